@@ -1,0 +1,414 @@
+"""Landing: what a load read, untouched, as immutable objects that raw can be rebuilt from.
+
+Layout::
+
+    <source>/<stream>/dt=2013-12-31/load_id=<uuid>/a1-00001.jsonl.zst
+                                                  /a1-00002.jsonl.zst
+                                                  /manifest.json
+
+Objects are zstd frames. Their names carry the attempt, so that two attempts never write the same key. The manifest is
+written last, and only if there is none: an object that no manifest lists is no data.
+
+In a local folder every object is flushed to disk before the manifest is, and the manifest appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+import msgspec
+import obstore
+import zstandard
+from obstore.exceptions import AlreadyExistsError, BaseError
+
+from connectors.connections import StoreLocation
+from connectors.errors import DestinationUnavailableError, LandingCorruptError
+from connectors.files import CsvSplitter
+from connectors.model import Chunk, Column, FileVersion, LandingFormat
+from connectors.object_store import local_folder, open_store
+from connectors.postgres import PGCOPY_HEADER, PGCOPY_TRAILER
+
+MANIFEST = "manifest.json"
+_PART_BYTES = 64 << 20
+"""Bytes before compression after which a new object is begun (files excepted: a file is one object)."""
+_UPLOAD_BYTES = 8 << 20
+"""Bytes held in memory for one upload; S3 takes no smaller parts than 5 MiB."""
+_READ_BYTES = 4 << 20
+_COMPRESSION_LEVEL = 1
+
+
+class LandedObject(msgspec.Struct, frozen=True):
+    """One object of a load."""
+
+    key: str
+    sha256: str
+    """Of the object as stored."""
+    bytes: int
+    """As stored."""
+    rows: int
+    file: str | None = None
+    """For file streams: the path in the source."""
+    file_version: str | None = None
+    file_bytes: int | None = None
+    """As in the source."""
+
+
+class LandedColumn(msgspec.Struct, frozen=True):
+    """A column as the load saw it."""
+
+    name: str
+    type: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a load consists of; its presence is what makes the objects data."""
+
+    format_version: int = 1
+    load_id: UUID
+    source: str
+    stream: str
+    attempt: int
+    landing_format: LandingFormat
+    window_start: datetime | None
+    window_end: datetime | None
+    cursor_from: str | None
+    """The watermark that the load started from."""
+    cursor_to: str | None
+    """The highest cursor value in it."""
+    rows: int
+    columns: list[LandedColumn]
+    objects: list[LandedObject]
+    landed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlace:
+    """Where one load's objects are."""
+
+    source: str
+    stream: str
+    load_id: UUID
+    started_at: datetime
+
+    @property
+    def prefix(self) -> str:
+        day = self.started_at.astimezone(UTC).date().isoformat()
+        return f"{self.source}/{self.stream}/dt={day}/load_id={self.load_id}"
+
+    @property
+    def manifest_key(self) -> str:
+        return f"{self.prefix}/{MANIFEST}"
+
+
+class Landing:
+    """The object store that loads land in."""
+
+    def __init__(self, location: StoreLocation) -> None:
+        self._store = open_store(location, create=True)
+        self._folder = local_folder(location.url) if location.url.startswith("file:") else None
+
+    def writer(self, place: LoadPlace, attempt: int, landing_format: LandingFormat) -> LandingWriter:
+        return LandingWriter(self, place, attempt, landing_format)
+
+    def manifest(self, key: str) -> Manifest | None:
+        """The manifest at a key, or None when the load never finished landing.
+
+        Raises:
+            LandingCorruptError: there is one and it cannot be read.
+            DestinationUnavailableError: the store does not answer.
+        """
+        try:
+            body = bytes(obstore.get(self._store, key).bytes())
+        except FileNotFoundError:
+            return None
+        except BaseError as error:
+            raise _unavailable(error) from error
+        try:
+            return msgspec.json.decode(body, type=Manifest)
+        except msgspec.DecodeError as error:
+            raise LandingCorruptError(
+                f"The manifest {key} cannot be read: {error}.",
+                remedy="Restore it from a backup of the landing, or extract the load again.",
+            ) from error
+
+    def put_manifest(self, place: LoadPlace, manifest: Manifest) -> Manifest:
+        """Write the manifest if there is none yet; the one that counts is returned.
+
+        Raises:
+            DestinationUnavailableError: the store does not answer or is full.
+        """
+        body = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+        try:
+            if self._folder is not None:
+                _create_durably(self._folder / place.manifest_key, body)
+            else:
+                obstore.put(self._store, place.manifest_key, body, mode="create")
+        except (AlreadyExistsError, FileExistsError):
+            existing = self.manifest(place.manifest_key)
+            assert existing is not None  # noqa: S101 - manifests are never deleted while their load is open
+            return existing
+        except (BaseError, OSError) as error:
+            raise _unavailable(error) from error
+        return manifest
+
+    def read(self, manifest: Manifest) -> Iterator[Chunk]:
+        """The load's records again, as they were when it landed.
+
+        Raises:
+            LandingCorruptError: an object is missing, cut or altered; named. Chunks before it have been given out, so
+                nothing may be committed until the iterator has ended.
+            DestinationUnavailableError: the store does not answer.
+        """
+        for landed in manifest.objects:
+            yield from self._read_object(landed, manifest.landing_format)
+
+    def _read_object(self, landed: LandedObject, landing_format: LandingFormat) -> Iterator[Chunk]:
+        file = (
+            FileVersion(landed.file, landed.file_version or "", landed.file_bytes or 0)
+            if landed.file is not None
+            else None
+        )
+        digest = hashlib.sha256()
+        try:
+            blocks = self._blocks(landed, digest)
+            yield from _records(blocks, landing_format, file)
+        except FileNotFoundError:
+            raise _corrupt(landed, "is missing") from None
+        except zstandard.ZstdError:
+            raise _corrupt(landed, "cannot be decompressed") from None
+        except BaseError as error:
+            raise _unavailable(error) from error
+        if digest.hexdigest() != landed.sha256:
+            raise _corrupt(landed, "is not what its manifest says")
+
+    def _blocks(self, landed: LandedObject, digest: hashlib._Hash) -> Iterator[bytes]:
+        decompressor = zstandard.ZstdDecompressor().decompressobj()
+        for stored in obstore.get(self._store, landed.key).stream(min_chunk_size=_READ_BYTES):
+            block = bytes(stored)
+            digest.update(block)
+            if decompressor.eof:
+                continue  # trailing bytes: the digest tells
+            if data := decompressor.decompress(block):
+                yield data
+
+
+class LandingWriter:
+    """Writes one attempt's objects. Use as a context manager; leaving it without `finish` leaves no manifest."""
+
+    def __init__(self, landing: Landing, place: LoadPlace, attempt: int, landing_format: LandingFormat) -> None:
+        self._landing = landing
+        self._place = place
+        self._attempt = attempt
+        self._format = landing_format
+        self._objects: list[LandedObject] = []
+        self._open: _OpenObject | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open = None
+
+    def write(self, chunk: Chunk) -> None:
+        """Add records; `chunk.rows` is what the manifest will count.
+
+        Raises:
+            DestinationUnavailableError: the store does not answer or is full.
+        """
+        try:
+            current = self._open
+            if current is not None and (
+                current.file != chunk.file or (chunk.file is None and current.size >= _PART_BYTES)
+            ):
+                self._close()
+                current = None
+            if current is None:
+                current = self._open = self._begin(chunk.file)
+            current.write(chunk.data, chunk.rows)
+        except (BaseError, OSError) as error:
+            raise _unavailable(error) from error
+
+    def finish(
+        self,
+        *,
+        columns: Sequence[Column],
+        window: tuple[datetime, datetime] | None,
+        cursor_from: str | None,
+        cursor_to: str | None,
+    ) -> Manifest:
+        """Close the last object and write the manifest.
+
+        Returns:
+            The load's manifest: another attempt's, if that one was first.
+
+        Raises:
+            DestinationUnavailableError: the store does not answer or is full.
+        """
+        try:
+            self._close()
+        except (BaseError, OSError) as error:
+            raise _unavailable(error) from error
+        return self._landing.put_manifest(
+            self._place,
+            Manifest(
+                load_id=self._place.load_id,
+                source=self._place.source,
+                stream=self._place.stream,
+                attempt=self._attempt,
+                landing_format=self._format,
+                window_start=window[0] if window else None,
+                window_end=window[1] if window else None,
+                cursor_from=cursor_from,
+                cursor_to=cursor_to,
+                rows=sum(landed.rows for landed in self._objects),
+                columns=[LandedColumn(column.name, column.type) for column in columns],
+                objects=self._objects,
+                landed_at=datetime.now(UTC),
+            ),
+        )
+
+    def _begin(self, file: FileVersion | None) -> _OpenObject:
+        key = f"{self._place.prefix}/a{self._attempt}-{len(self._objects) + 1:05}.{self._format.value}.zst"
+        writer = obstore.open_writer(self._landing._store, key, buffer_size=_UPLOAD_BYTES)
+        opened = _OpenObject(key, writer, file)
+        if self._format is LandingFormat.PGCOPY:
+            opened.write(PGCOPY_HEADER, 0)
+        return opened
+
+    def _close(self) -> None:
+        opened, self._open = self._open, None
+        if opened is None:
+            return
+        if self._format is LandingFormat.PGCOPY:
+            opened.write(PGCOPY_TRAILER, 0)
+        self._objects.append(opened.close())
+        if self._landing._folder is not None:
+            _flush(self._landing._folder / opened.key)
+
+
+@dataclass(slots=True)
+class _OpenObject:
+    key: str
+    writer: obstore.WritableFile
+    file: FileVersion | None
+    size: int = 0
+    rows: int = 0
+    stored: int = 0
+    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+    compressor: zstandard.ZstdCompressionObj = field(
+        default_factory=lambda: zstandard.ZstdCompressor(_COMPRESSION_LEVEL).compressobj()
+    )
+
+    def write(self, data: bytes, rows: int) -> None:
+        self.size += len(data)
+        self.rows += rows
+        self._store(self.compressor.compress(data))
+
+    def close(self) -> LandedObject:
+        self._store(self.compressor.flush())
+        self.writer.close()
+        return LandedObject(
+            key=self.key,
+            sha256=self.digest.hexdigest(),
+            bytes=self.stored,
+            rows=self.rows,
+            file=self.file.path if self.file else None,
+            file_version=self.file.version if self.file else None,
+            file_bytes=self.file.size if self.file else None,
+        )
+
+    def _store(self, data: bytes) -> None:
+        if data:
+            self.digest.update(data)
+            self.stored += len(data)
+            self.writer.write(data)
+
+
+def _records(blocks: Iterator[bytes], landing_format: LandingFormat, file: FileVersion | None) -> Iterator[Chunk]:
+    """Blocks of an object as chunks that end where records do."""
+    if landing_format is LandingFormat.PGCOPY:
+        yield from _copy_records(blocks)
+    elif landing_format is LandingFormat.CSV:
+        splitter = CsvSplitter()
+        for block in blocks:
+            if data := splitter.feed(block):
+                yield Chunk(data, 0, file)
+        if data := splitter.rest():
+            yield Chunk(data, 0, file)
+    else:
+        kept = b""
+        for block in blocks:
+            lines, newline, kept = (kept + block).rpartition(b"\n")
+            if lines:
+                yield Chunk(lines + newline, lines.count(b"\n") + 1, file)
+        if kept:
+            yield Chunk(kept, 1, file)
+
+
+def _copy_records(blocks: Iterator[bytes]) -> Iterator[Chunk]:
+    """The rows of a COPY file without its header and trailer. They are not cut at rows: COPY takes any cut."""
+    kept = b""
+    begun = False
+    for block in blocks:
+        kept += block
+        if not begun and len(kept) >= len(PGCOPY_HEADER):
+            kept = kept[len(PGCOPY_HEADER) :]
+            begun = True
+        if begun and len(kept) > len(PGCOPY_TRAILER):
+            yield Chunk(kept[: -len(PGCOPY_TRAILER)], 0)
+            kept = kept[-len(PGCOPY_TRAILER) :]
+
+
+def _create_durably(path: Path, body: bytes) -> None:
+    """Write a file that is either absent or whole, also after a power cut; FileExistsError if there is one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".manifest-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.link(temporary, path)
+    finally:
+        os.unlink(temporary)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    """Have the disk hold a file (and the folder entry that names it) before going on."""
+    for target in (path, path.parent):
+        descriptor = os.open(target, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _corrupt(landed: LandedObject, what: str) -> LandingCorruptError:
+    return LandingCorruptError(
+        f"The landing object {landed.key} {what}.",
+        remedy="Restore it from a backup of the landing, or extract the load again.",
+    )
+
+
+def _unavailable(error: Exception) -> DestinationUnavailableError:
+    text = " ".join(str(error).split())
+    full = "No space left" in text or getattr(error, "errno", None) == 28
+    return DestinationUnavailableError(
+        f"The landing's disk is full: {text}" if full else f"The landing does not take or give objects: {text}",
+        remedy="Free space there, then run again: nothing was lost."
+        if full
+        else "Check its address, permissions and credentials, then run again: nothing was lost.",
+    )

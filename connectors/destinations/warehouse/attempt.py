@@ -1,0 +1,222 @@
+"""The table that one attempt of a load fills, out of everyone's sight, until a single transaction makes it count.
+
+Rows are committed here as they come, in schema `loading`, unlogged: an attempt that dies leaves nothing in raw, not
+even dead space, and the next run of the stream drops its table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+
+from connectors.destinations.warehouse.columns import PAYLOAD, REJECTED, ROW, Kind, column_names
+from connectors.destinations.warehouse.records import CsvRecords, JsonLines, RecordParser, Rejected, escaped
+from connectors.files import CsvStream
+from connectors.model import Chunk, Column, LandingFormat, Stream
+from connectors.postgres import PGCOPY_HEADER, PGCOPY_TRAILER
+
+_SEGMENT_BYTES = 32 << 20
+"""Bytes after which what was copied is committed, so that no transaction stays open for as long as a source sends."""
+
+SCHEMA = "loading"
+
+
+class AttemptTable:
+    """Where an attempt's rows are gathered. Needs a connection in autocommit; use as a context manager.
+
+    Leaving it drops the table, unless the commit has done so already.
+    """
+
+    def __init__(
+        self,
+        connection: psycopg.Connection,
+        source: str,
+        stream: Stream,
+        load_id: UUID,
+        attempt: int,
+        landing_format: LandingFormat,
+        columns: Iterable[Column],
+        json_columns: Iterable[str],
+    ) -> None:
+        self._connection = connection
+        self._label = f"{source}.{stream.name}"
+        self.name = sql.Identifier(SCHEMA, f"l{load_id.hex}_{attempt}")
+        self._format = landing_format
+        self._typed = tuple(columns)
+        self._parser: RecordParser | None = None
+        if landing_format is LandingFormat.JSONL:
+            self._parser = JsonLines(frozenset(json_columns))
+        elif landing_format is LandingFormat.CSV:
+            self._parser = CsvRecords(stream.nulls if isinstance(stream, CsvStream) else ("",))
+        self._columns: list[str] = []
+        self._segment: psycopg.Copy | None = None
+        self._segment_end = ExitStack()
+        self._copying = connection.cursor()
+        self._segment_bytes = 0
+        self.rows = 0
+
+    @property
+    def columns(self) -> list[str]:
+        """The data columns that the table has, in order."""
+        return list(self._columns)
+
+    @property
+    def types(self) -> dict[str, str] | None:
+        """The type of each column where the source typed them; None where the table holds text."""
+        if self._parser is not None:
+            return None
+        names = column_names(column.name for column in self._typed)
+        return {names[column.name]: column.type for column in self._typed}
+
+    @property
+    def kinds(self) -> dict[str, Kind] | None:
+        """What the values were, where the format tells."""
+        return self._parser.kinds if self._parser is not None else None
+
+    def __enter__(self) -> Self:
+        self._drop_earlier()
+        types = self.types or {}
+        self._columns = list(types)
+        definitions = [
+            sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind))  # format_type's own words
+            for name, kind in types.items()
+        ]
+        own = [
+            sql.SQL("{} bigint generated always as identity").format(sql.Identifier(ROW)),
+            sql.SQL("{} text").format(sql.Identifier(REJECTED)),
+            sql.SQL("{} text").format(sql.Identifier(PAYLOAD)),
+        ]
+        self._connection.execute(
+            sql.SQL("create unlogged table {} ({}) with (autovacuum_enabled = false)").format(
+                self.name, sql.SQL(", ").join([*own, *definitions])
+            )
+        )
+        self._connection.execute(sql.SQL("comment on table {} is {}").format(self.name, sql.Literal(self._label)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._connection.closed or self._connection.broken:
+            return  # the next run drops it
+        try:
+            self._segment_end.__exit__(kind, error, trace)
+            self._connection.execute(sql.SQL("drop table if exists {}").format(self.name))
+        except psycopg.Error:
+            if error is None:
+                raise
+
+    def write(self, chunk: Chunk) -> int:
+        """Add a chunk's records.
+
+        Returns:
+            How many there were, rejected ones included.
+        """
+        if self._parser is None:
+            rows = self._write_typed(chunk)  # counted by the server, at the end of the segment
+        else:
+            rows = self._write_parsed(chunk, self._parser)
+            self.rows += rows
+        self._segment_bytes += len(chunk.data)
+        if self._segment_bytes >= _SEGMENT_BYTES:
+            self._end_segment()
+        return rows
+
+    def highest(self, column: str, kind: str) -> str | None:
+        """The greatest value of a column, as text; values that are none of its type aside."""
+        if column not in self._columns:
+            return None
+        value: sql.Composable = sql.Identifier(column)
+        if self.types is None:
+            value = sql.SQL("case when pg_input_is_valid({0}, {1}) then {0}::{2} end").format(
+                value, sql.Literal(kind), sql.SQL(kind)  # from the stream's definition
+            )  # fmt: skip
+        row = self._connection.execute(sql.SQL("select max({})::text from {}").format(value, self.name)).fetchone()
+        return row[0] if row else None
+
+    def finish(self) -> None:
+        """All rows are in: bring the planner's picture of them up to date."""
+        self._end_segment()
+        self._connection.execute(sql.SQL("analyze {}").format(self.name))
+
+    def _write_typed(self, chunk: Chunk) -> int:
+        if self._segment is None:
+            self._begin_segment(sql.SQL("copy {} ({}) from stdin (format binary)"), self._columns)
+            self._send(PGCOPY_HEADER)
+        self._send(chunk.data)
+        return chunk.rows
+
+    def _write_parsed(self, chunk: Chunk, parser: RecordParser) -> int:
+        """Rows of text. A rejected record is a row too, with no values but the reason and what it was."""
+        rows = 0
+        lines: list[bytes] = []
+        for row in parser.rows(chunk):
+            if len(parser.columns) != len(self._columns):
+                self._send_lines(lines)
+                lines = []
+                self._add_columns(parser.columns)
+            if isinstance(row, Rejected):
+                lines.append(
+                    b"\t".join([escaped(row.reason, ""), escaped(row.payload, ""), *[b"\\N"] * len(self._columns)])
+                )
+            else:
+                lines.append(b"\t".join([b"\\N", b"\\N", *row]))
+            rows += 1
+        if len(parser.columns) != len(self._columns):  # a header without a row
+            self._add_columns(parser.columns)
+        self._send_lines(lines)
+        return rows
+
+    def _send_lines(self, lines: list[bytes]) -> None:
+        if not lines:
+            return
+        if self._segment is None:
+            self._begin_segment(sql.SQL("copy {} ({}) from stdin"), [REJECTED, PAYLOAD, *self._columns])
+        self._send(b"\n".join(lines) + b"\n")
+
+    def _add_columns(self, columns: list[str]) -> None:
+        self._end_segment()
+        new = [column for column in columns if column not in self._columns]
+        self._connection.execute(
+            sql.SQL("alter table {} {}").format(
+                self.name,
+                sql.SQL(", ").join(sql.SQL("add column {} text").format(sql.Identifier(column)) for column in new),
+            )
+        )
+        self._columns = list(columns)
+
+    def _begin_segment(self, statement: sql.SQL, columns: list[str]) -> None:
+        copy = statement.format(self.name, sql.SQL(", ").join(map(sql.Identifier, columns)))
+        self._copying = self._connection.cursor()
+        self._segment = self._segment_end.enter_context(self._copying.copy(copy))
+
+    def _send(self, data: bytes) -> None:
+        assert self._segment is not None  # noqa: S101 - begun by every caller
+        self._segment.write(data)
+
+    def _end_segment(self) -> None:
+        segment, self._segment = self._segment, None
+        self._segment_bytes = 0
+        if segment is None:
+            return
+        if self._parser is None:
+            segment.write(PGCOPY_TRAILER)
+        self._segment_end.close()
+        if self._parser is None:
+            self.rows += self._copying.rowcount
+
+    def _drop_earlier(self) -> None:
+        """Tables of this stream's dead attempts; the caller holds the stream's lease, so none is alive."""
+        rows = self._connection.execute(
+            "select relname from pg_class where relnamespace = %s::regnamespace and relkind = 'r'"
+            " and obj_description(oid, 'pg_class') = %s",
+            [SCHEMA, self._label],
+        ).fetchall()
+        for (name,) in rows:
+            self._connection.execute(sql.SQL("drop table if exists {}").format(sql.Identifier(SCHEMA, name)))

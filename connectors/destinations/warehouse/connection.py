@@ -1,0 +1,82 @@
+"""How Headwater connects to the warehouse: with bounds on every wait, and time zone UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from sqlalchemy.engine import URL
+
+from connectors.database import address, psycopg_arguments
+from connectors.errors import ConfigurationError, DestinationUnavailableError
+
+_SETTINGS = {
+    "timezone": "UTC",
+    "datestyle": "ISO",
+    "client_min_messages": "warning",
+    # A lock that a dead client left is waited out, not waited for.
+    "lock_timeout": "60s",
+    "idle_in_transaction_session_timeout": "10min",
+    # Notices a client that vanished while its statement runs, so that its locks go soon.
+    "client_connection_check_interval": "5s",
+}
+
+
+def connect(url: URL, purpose: str, *, autocommit: bool = False) -> psycopg.Connection:
+    """A connection; `purpose` is what `pg_stat_activity` shows.
+
+    Raises:
+        ConfigurationError: the warehouse refuses this user or has no such database.
+        DestinationUnavailableError: it does not answer.
+    """
+    try:
+        return psycopg.connect(
+            **psycopg_arguments(url, _SETTINGS), application_name=f"headwater {purpose}", autocommit=autocommit
+        )
+    except psycopg.OperationalError as error:
+        text = " ".join(str(error).split())
+        if "password authentication failed" in text or "does not exist" in text or "permission denied" in text:
+            raise ConfigurationError(
+                f"The warehouse {address(url)} refused user {url.username}: {text}",
+                remedy="Correct its URL, or run `headwater migrate` if the warehouse is new.",
+            ) from error
+        raise DestinationUnavailableError(
+            f"The warehouse {address(url)} cannot be reached: {text}",
+            remedy="Check that it runs and that its address is right, then run again: nothing was lost.",
+        ) from error
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turns the database's own errors into ours, where they say that the warehouse is at fault.
+
+    Raises:
+        DestinationUnavailableError: the connection broke, a lock was not given in time, or the disk is full.
+    """
+    try:
+        yield
+    except psycopg.errors.DiskFull as error:
+        raise DestinationUnavailableError(
+            f"The warehouse's disk is full: {_line(error)}",
+            remedy="Free space there, then run again: nothing was committed.",
+        ) from error
+    except psycopg.errors.LockNotAvailable as error:
+        raise DestinationUnavailableError(
+            f"The warehouse did not give a lock in time: {_line(error)}",
+            remedy="See who holds it in pg_stat_activity; it is retried.",
+        ) from error
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise DestinationUnavailableError(
+            f"The warehouse broke off: {_line(error)}",
+            remedy="Run again: what was not committed left no trace.",
+        ) from error
+    except psycopg.errors.UndefinedTable as error:
+        raise ConfigurationError(
+            f"The warehouse lacks a table of Headwater's own: {_line(error)}",
+            remedy="Run `headwater migrate`.",
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

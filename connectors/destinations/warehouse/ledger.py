@@ -1,0 +1,313 @@
+"""The ledger, schema `ops`: who may work on a stream, what was loaded, and how far.
+
+A stream is worked on by one run at a time. A run takes a *lease*: a row in `ops.streams` with an epoch that grows by
+one, an end, and the database session that renews it. Another run takes over when the lease has ended or its session is
+gone. The epoch is the fence: a commit checks it under a row lock, so a run that slept through a takeover writes
+nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import class_row
+from sqlalchemy.engine import URL
+
+from connectors.destinations.warehouse.connection import connect, translated_errors
+from connectors.errors import FencedError, StreamBusyError
+from connectors.model import Window
+
+LEASE_SECONDS = 60.0
+"""How long a lease outlives the last sign of life of its holder. A holder that was killed is noticed at once, by its
+session; only one that sleeps, or whose machine vanished, is waited for this long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A row of `ops.loads`."""
+
+    load_id: UUID
+    attempt: int
+    status: str
+    started_at: datetime
+    window_start: datetime | None
+    window_end: datetime | None
+    cursor_from: str | None
+    manifest_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What a load did, in rows. `extracted` is `inserted + updated + unchanged + duplicate + quarantined`."""
+
+    source: str
+    stream: str
+    load_id: UUID
+    window: Window | None
+    extracted: int
+    inserted: int
+    updated: int
+    unchanged: int
+    """In raw already, the same or newer."""
+    duplicate: int
+    """Other versions of a row that came in the same load; the last one counts."""
+    quarantined: int
+    deleted: int
+    """Rows that a `replace` found gone."""
+    watermark: str | None
+
+    @property
+    def moved(self) -> int:
+        return self.inserted + self.updated + self.deleted
+
+    def __str__(self) -> str:
+        parts = [f"{self.extracted:,} extracted"]
+        names = ("inserted", "updated", "unchanged", "duplicate", "quarantined", "deleted")
+        parts += [f"{count:,} {name}" for name in names if (count := getattr(self, name))]
+        return ", ".join(parts)
+
+
+class Lease:
+    """The right to work on one stream. Use as a context manager; leaving it gives the stream free.
+
+    Raises (on entering):
+        StreamBusyError: another run held it for all of `wait_seconds`.
+        DestinationUnavailableError: the warehouse does not answer.
+    """
+
+    def __init__(
+        self,
+        url: URL,
+        source: str,
+        stream: str,
+        holder: str,
+        *,
+        wait_seconds: float = 300.0,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        self._url = url
+        self._source = source
+        self._stream = stream
+        self._holder = holder
+        self._wait_seconds = wait_seconds
+        self._lease_seconds = lease_seconds
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.epoch = 0
+
+    def __enter__(self) -> Self:
+        deadline = time.monotonic() + self._wait_seconds
+        with translated_errors():
+            self._connection = connect(self._url, f"lease {self._source}.{self._stream}", autocommit=True)
+            try:
+                pause = 0.1
+                while not self._take():
+                    if time.monotonic() + pause > deadline:
+                        raise self._busy()
+                    time.sleep(pause)
+                    pause = min(2 * pause, 2.0)
+            except BaseException:
+                self._connection.close()
+                raise
+        self._thread = threading.Thread(target=self._renew, name=f"lease {self._stream}", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        assert self._thread is not None  # noqa: S101 - set on entering
+        self._thread.join()
+        try:
+            self._connection.execute(
+                "update ops.streams set lease_until = now(), holder = null"
+                " where source = %s and stream = %s and epoch = %s",
+                [self._source, self._stream, self.epoch],
+            )
+        except psycopg.Error:
+            pass  # the session goes with the connection, and with it the lease
+        finally:
+            self._connection.close()
+
+    def check(self, connection: psycopg.Connection) -> None:
+        """Inside the transaction that commits: that no successor has taken over, and that none can until it ends.
+
+        Raises:
+            FencedError: one has.
+        """
+        row = connection.execute(
+            "select epoch, holder from ops.streams where source = %s and stream = %s for update",
+            [self._source, self._stream],
+        ).fetchone()
+        if row is None or row[0] != self.epoch:
+            successor = f" (now held by {row[1]})" if row and row[1] else ""
+            raise FencedError(
+                f"This run lost the stream while it was stopped: epoch {self.epoch} was followed by "
+                f"{row[0] if row else 'none'}{successor}. It committed nothing.",
+                remedy="Nothing needs to be done: the successor did the work.",
+                source=self._source,
+                stream=self._stream,
+            )
+
+    def _take(self) -> bool:
+        row = self._connection.execute(
+            """
+            insert into ops.streams as s
+                (source, stream, epoch, holder, lease_until, holder_pid, holder_session_start)
+            select %(source)s, %(stream)s, 1, %(holder)s, now() + %(seconds)s * interval '1 second',
+                   a.pid, a.backend_start
+            from pg_stat_activity a where a.pid = pg_backend_pid()
+            on conflict (source, stream) do update
+            set epoch = s.epoch + 1, holder = excluded.holder, lease_until = excluded.lease_until,
+                holder_pid = excluded.holder_pid, holder_session_start = excluded.holder_session_start
+            where s.lease_until <= now()
+               or not exists (
+                   select from pg_stat_activity b
+                   where b.pid = s.holder_pid and b.backend_start = s.holder_session_start
+               )
+            returning epoch
+            """,
+            {
+                "source": self._source,
+                "stream": self._stream,
+                "holder": self._holder,
+                "seconds": self._lease_seconds,
+            },
+        ).fetchone()
+        if row is None:
+            return False
+        self.epoch = row[0]
+        return True
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self._lease_seconds / 4):
+            try:
+                self._connection.execute(
+                    "update ops.streams set lease_until = now() + %s * interval '1 second'"
+                    " where source = %s and stream = %s and epoch = %s",
+                    [self._lease_seconds, self._source, self._stream, self.epoch],
+                )
+            except psycopg.Error:
+                return  # the lease runs out; the commit will notice if someone took over
+
+    def _busy(self) -> StreamBusyError:
+        row = self._connection.execute(
+            "select holder, lease_until from ops.streams where source = %s and stream = %s",
+            [self._source, self._stream],
+        ).fetchone()
+        holder = f"{row[0]} (lease until {row[1]:%H:%M:%S} UTC)" if row else "another run"
+        return StreamBusyError(
+            f"{holder} is working on the stream; waited {self._wait_seconds:.0f} s.",
+            remedy="Let it finish; runs of one stream take turns.",
+            source=self._source,
+            stream=self._stream,
+        )
+
+
+def watermark(connection: psycopg.Connection, source: str, stream: str) -> str | None:
+    """The committed position of a stream's cursor, or None before the first load."""
+    row = connection.execute(
+        "select value from ops.watermarks where source = %s and stream = %s", [source, stream]
+    ).fetchone()
+    return row[0] if row else None
+
+
+def files_loaded(connection: psycopg.Connection, source: str, stream: str) -> dict[str, str]:
+    """The version of each file of a stream that raw holds, by path."""
+    rows = connection.execute("select path, version from ops.files where source = %s and stream = %s", [source, stream])
+    return dict(rows.fetchall())
+
+
+def open_load(
+    connection: psycopg.Connection, source: str, stream: str, window: Window | None, started_from: str | None
+) -> Load | None:
+    """An earlier load of the same range that has not been committed, to be taken up again."""
+    with connection.cursor(row_factory=class_row(Load)) as cursor:
+        return cursor.execute(
+            """
+            select load_id, attempt, status, started_at, window_start, window_end, cursor_from, manifest_key
+            from ops.loads
+            where source = %(source)s and stream = %(stream)s
+              and (status in ('extracting', 'landed') or status = 'failed' and manifest_key is null)
+              and window_start is not distinct from %(start)s and window_end is not distinct from %(end)s
+              and cursor_from is not distinct from %(from)s
+            order by started_at desc limit 1
+            """,
+            {
+                "source": source,
+                "stream": stream,
+                "start": window.start if window else None,
+                "end": window.end if window else None,
+                "from": started_from,
+            },
+        ).fetchone()
+
+
+def begin_load(
+    connection: psycopg.Connection,
+    load_id: UUID,
+    source: str,
+    stream: str,
+    window: Window | None,
+    started_from: str | None,
+    run_id: str | None,
+) -> Load:
+    """Write a load's row, or count another attempt of it."""
+    with connection.cursor(row_factory=class_row(Load)) as cursor:
+        load = cursor.execute(
+            """
+            insert into ops.loads as l
+                (load_id, source, stream, window_start, window_end, cursor_from, status, attempt, run_id)
+            values (%(load_id)s, %(source)s, %(stream)s, %(start)s, %(end)s, %(from)s, 'extracting', 1, %(run_id)s)
+            on conflict (load_id) do update
+            set status = case when l.status = 'landed' then 'landed' else 'extracting' end,
+                attempt = l.attempt + 1, error = null, run_id = excluded.run_id
+            where l.status <> 'loaded'
+            returning load_id, attempt, status, started_at, window_start, window_end, cursor_from, manifest_key
+            """,
+            {
+                "load_id": load_id,
+                "source": source,
+                "stream": stream,
+                "start": window.start if window else None,
+                "end": window.end if window else None,
+                "from": started_from,
+                "run_id": run_id,
+            },
+        ).fetchone()
+    assert load is not None  # noqa: S101 - an open load is never loaded: the caller holds the lease
+    return load
+
+
+def mark_landed(connection: psycopg.Connection, load_id: UUID, manifest_key: str, rows: int, size: int) -> None:
+    """Record that the landing holds the whole load: from now on it can be loaded without asking the source."""
+    connection.execute(
+        "update ops.loads set status = 'landed', manifest_key = %s, rows_extracted = %s, bytes_landed = %s,"
+        " landed_at = clock_timestamp() where load_id = %s",
+        [manifest_key, rows, size, load_id],
+    )
+
+
+def abandon(connection: psycopg.Connection, load_id: UUID, message: str) -> None:
+    """Give up a load whose landing cannot be read; its range is extracted anew, as another load."""
+    connection.execute(
+        "update ops.loads set status = 'failed', error = %s where load_id = %s and status <> 'loaded'",
+        [message[:4000], load_id],
+    )
+
+
+def mark_failed(connection: psycopg.Connection, load_id: UUID, message: str) -> None:
+    """Record why an attempt ended. A load that has landed stays landed: only its error is noted."""
+    connection.execute(
+        "update ops.loads set status = case when status = 'landed' then status else 'failed' end, error = %s"
+        " where load_id = %s and status <> 'loaded'",
+        [message[:4000], load_id],
+    )

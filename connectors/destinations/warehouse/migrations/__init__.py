@@ -1,0 +1,66 @@
+"""The `ops`, `loading`, `published` and `serving` schemas, versioned with alembic. `upgrade` is safe to repeat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
+
+from connectors.errors import ConfigurationError, DestinationUnavailableError
+
+ROLES = (
+    "headwater_owner",
+    "headwater_loader",
+    "headwater_transformer",
+    "headwater_publisher",
+    "headwater_reader",
+)
+"""The roles that the migrations grant to. They must exist; `docs/roles.md` says what each may do."""
+
+_OLDEST_SERVER = 160000
+
+
+def upgrade(owner_url: URL) -> None:
+    """Bring a warehouse to the newest shape, as the role `headwater_owner`. Data is kept.
+
+    Raises:
+        ConfigurationError: the server is older than PostgreSQL 16, or a role is missing.
+        DestinationUnavailableError: it does not answer.
+    """
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    engine = create_engine(owner_url, connect_args={"connect_timeout": 10, "options": "-c timezone=UTC"})
+    try:
+        with engine.begin() as connection:
+            # Two upgrades at once take turns.
+            connection.execute(text("select pg_advisory_xact_lock(hashtextextended('headwater.migrations', 0))"))
+            version = connection.execute(text("show server_version_num")).scalar_one()
+            if int(version) < _OLDEST_SERVER:
+                raise ConfigurationError(
+                    f"The warehouse is PostgreSQL {int(version) // 10000}; Headwater needs 16 or later.",
+                    remedy="Upgrade it: checking values before a load uses pg_input_is_valid, new in 16.",
+                )
+            found = set(
+                connection.execute(
+                    text("select rolname from pg_roles where rolname = any(:names)"), {"names": list(ROLES)}
+                ).scalars()
+            )
+            if missing := [role for role in ROLES if role not in found]:
+                raise ConfigurationError(
+                    f"The warehouse lacks the role {', '.join(missing)}.",
+                    remedy="Create the five roles as docs/roles.md shows, then run `headwater migrate` again.",
+                )
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except OperationalError as error:
+        text_ = " ".join(str(error.orig).split())
+        raise DestinationUnavailableError(
+            f"The warehouse {owner_url.host}:{owner_url.port} cannot be reached: {text_}",
+            remedy="Check that it runs and that HEADWATER_WAREHOUSE_OWNER_URL is right.",
+        ) from error
+    finally:
+        engine.dispose()

@@ -1,0 +1,219 @@
+"""Landed records as rows for COPY: one function a format, and what each learns of the columns on the way.
+
+A record that cannot become a row (malformed, ragged, with a NUL that text cannot hold) is given on as a rejected
+one, with the reason: it is counted, and goes to quarantine.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from connectors.destinations.warehouse.columns import Kind, column_names
+from connectors.errors import MalformedResponseError
+from connectors.model import Chunk, FileVersion
+
+NULL = b"\\N"
+_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+_LONGEST_BIGINT = 18
+"""Digits that any bigint has room for; integers of more digits are taken as numeric."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that no row could be made of."""
+
+    reason: str
+    payload: str
+
+
+Row = list[bytes] | Rejected
+"""COPY text values in the order of the parser's columns, or why there are none."""
+
+
+class RecordParser(Protocol):
+    """Turns chunks into rows. `columns` grows when a record brings a new field; rows before it are shorter."""
+
+    columns: list[str]
+
+    @property
+    def kinds(self) -> dict[str, Kind] | None:
+        """By column; None where the format does not type its values (CSV)."""
+        ...
+
+    def rows(self, chunk: Chunk) -> Iterator[Row]: ...
+
+
+# Plain integers: this is the innermost loop of every document load, where an enum's `|` costs more than all the rest.
+_BOOLEAN, _INTEGER, _BIG_INTEGER, _FRACTION, _TEXT, _JSON = map(
+    int, (Kind.BOOLEAN, Kind.INTEGER, Kind.BIG_INTEGER, Kind.FRACTION, Kind.TEXT, Kind.JSON)
+)
+_QUOTE, _NULL = ord('"'), ord("n")
+_KIND_BY_FIRST_BYTE = {_QUOTE: _TEXT, ord("{"): _JSON, ord("["): _JSON, ord("t"): _BOOLEAN, ord("f"): _BOOLEAN}
+"""How a JSON value that is neither null nor a number begins."""
+
+
+class JsonLines:
+    """Documents, one a line. Top-level fields become columns; objects and lists stay JSON."""
+
+    def __init__(self, json_columns: Collection[str]) -> None:
+        self.columns: list[str] = []
+        self._json_columns = frozenset(json_columns)
+        self._fields: dict[str, str] = {}
+        self._kinds: list[int] = []
+        self._decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+        self._text = msgspec.json.Decoder(str)
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        return {column: Kind(kind) for column, kind in zip(self.columns, self._kinds, strict=True)}
+
+    def rows(self, chunk: Chunk) -> Iterator[Row]:
+        decode = self._decoder.decode
+        for line in chunk.data.splitlines():
+            try:
+                document = decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                yield Rejected(f"not a JSON object: {error}", readable(line))
+                continue
+            try:
+                yield self._row(document)
+            except ValueError as error:
+                yield Rejected(str(error), readable(line))
+
+    def _row(self, document: dict[str, msgspec.Raw]) -> Row:
+        fields = self._fields
+        if not document.keys() <= fields.keys():
+            self._add_fields(document)
+            fields = self._fields
+        row = []
+        kinds = self._kinds
+        for index, raw in enumerate(map(document.get, fields)):
+            if raw is None:
+                row.append(NULL)
+                continue
+            value = bytes(raw)
+            first = value[0]
+            if value.isdigit():
+                kind = _INTEGER if len(value) <= _LONGEST_BIGINT else _BIG_INTEGER
+            elif first == _NULL:
+                row.append(NULL)
+                continue
+            elif first in _KIND_BY_FIRST_BYTE:
+                kind = _KIND_BY_FIRST_BYTE[first]
+                if first == _QUOTE:
+                    value = self._string(value, raw, self.columns[index])
+                elif kind == _JSON:
+                    value = value.replace(b"\\", b"\\\\").replace(b"\t", b" ")
+            elif b"." in value or b"e" in value or b"E" in value:
+                kind = _FRACTION
+            else:
+                kind = _INTEGER if len(value) <= _LONGEST_BIGINT else _BIG_INTEGER
+            if not kinds[index] & kind:
+                kinds[index] |= kind
+            row.append(value)
+        return row
+
+    def _add_fields(self, document: dict[str, msgspec.Raw]) -> None:
+        self._fields = column_names([*self._fields, *(field for field in document if field not in self._fields)])
+        self.columns = list(self._fields.values())
+        self._kinds += [0] * (len(self.columns) - len(self._kinds))
+
+    def _string(self, value: bytes, raw: msgspec.Raw, column: str) -> bytes:
+        """A JSON string as COPY text: its content, or (in a column of JSON) the string with its quotes."""
+        if column in self._json_columns:
+            return value.replace(b"\\", b"\\\\")
+        return self._unescaped(raw, column) if b"\\" in value else value[1:-1]
+
+    def _unescaped(self, raw: msgspec.Raw, column: str) -> bytes:
+        try:
+            text = self._text.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"column {column}: {error}") from None
+        return escaped(text, column)
+
+
+class CsvRecords:
+    """CSV with a header line in each file. Values are text; `nulls` are those that mean none."""
+
+    kinds: dict[str, Kind] | None = None
+
+    def __init__(self, nulls: Collection[str]) -> None:
+        self.columns: list[str] = []
+        self._nulls = frozenset(nulls)
+        self._file: FileVersion | None = None
+        self._header: list[str] = []
+        self._line = 0
+
+    def rows(self, chunk: Chunk) -> Iterator[Row]:
+        begins = chunk.file != self._file or not self._header
+        if begins:
+            self._file = chunk.file
+            self._header = []
+            self._line = 0
+        try:
+            text = chunk.data.decode("utf-8-sig" if begins else "utf-8")
+        except UnicodeDecodeError as error:
+            raise self._malformed(f"is not UTF-8 at byte {error.start} of a block") from None
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        try:
+            for values in reader:
+                self._line += 1
+                if not self._header:
+                    self._begin_file(values)
+                elif values:
+                    yield self._row(values)
+        except csv.Error as error:
+            raise self._malformed(f"is no CSV in record {self._line + 1}: {error}") from error
+
+    def _begin_file(self, header: list[str]) -> None:
+        names = column_names(header)
+        self._header = [names[field] for field in header]
+        self.columns += [column for column in self._header if column not in self.columns]
+
+    def _row(self, values: list[str]) -> Row:
+        if len(values) != len(self._header):
+            return Rejected(
+                f"{self._place()}, record {self._line}: {len(values)} values under {len(self._header)} columns",
+                readable(",".join(values).encode()),
+            )
+        by_column = dict(zip(self._header, values, strict=True))
+        try:
+            return [
+                NULL if (value := by_column.get(column)) is None or value in self._nulls else escaped(value, column)
+                for column in self.columns
+            ]
+        except ValueError as error:
+            return Rejected(f"{self._place()}, record {self._line}: {error}", readable(",".join(values).encode()))
+
+    def _place(self) -> str:
+        return self._file.path if self._file else "file"
+
+    def _malformed(self, what: str) -> MalformedResponseError:
+        return MalformedResponseError(
+            f"{self._place()} {what}.", remedy="Correct the file at its source; the next run reads it again."
+        )
+
+
+def escaped(text: str, column: str) -> bytes:
+    """A text as COPY text writes it.
+
+    Raises:
+        ValueError: PostgreSQL's text cannot hold it.
+    """
+    if "\0" in text:
+        raise ValueError(f"column {column}: a NUL character, which text cannot hold")
+    try:
+        return text.translate(_ESCAPES).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"column {column}: half of a surrogate pair, which is no character") from None
+
+
+def readable(data: bytes) -> str:
+    """Bytes as a text that PostgreSQL can hold, whatever they are."""
+    return data.decode("utf-8", "backslashreplace").replace("\0", "\\x00")

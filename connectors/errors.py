@@ -1,0 +1,117 @@
+"""Everything that can go wrong, grouped by what to do about it.
+
+::
+
+    HeadwaterError
+    ├── ConfigurationError          a definition, setting or parameter is wrong: fix it, never retry
+    │   ├── UnknownNameError        no such source, stream or connection
+    │   └── WindowError             a window that is malformed, empty or not possible for the stream
+    ├── TransientError              may pass by itself: retried, with a cap
+    │   ├── SourceUnavailableError  the source did not answer, or answered "not now"
+    │   ├── DestinationUnavailableError  the warehouse or the object store did not answer
+    │   └── StreamBusyError         another run is working on the same stream
+    ├── DataError                   what came cannot be accepted: someone has to look
+    │   ├── MalformedResponseError  the source answered with something that is not its data
+    │   ├── ContractViolationError  rows or columns break the stream's contract
+    │   └── LandingCorruptError     an object is missing or is not what its manifest says
+    └── FencedError                 a successor took over the stream: this run must not write
+
+Only a `TransientError` is worth another attempt. Each error carries where it happened (source, stream, window, load)
+and what to do next, and prints both.
+"""
+
+from __future__ import annotations
+
+
+class HeadwaterError(Exception):
+    """Base of all errors of this project: what happened, where, and what to do about it."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        remedy: str,
+        source: str | None = None,
+        stream: str | None = None,
+        window: object | None = None,
+        load_id: object | None = None,
+    ) -> None:
+        self.what = what
+        self.remedy = remedy
+        self.source = source
+        self.stream = stream
+        self.window = window
+        self.load_id = load_id
+        super().__init__(what)
+
+    def at(
+        self,
+        *,
+        source: str | None = None,
+        stream: str | None = None,
+        window: object | None = None,
+        load_id: object | None = None,
+    ) -> HeadwaterError:
+        """The same error, with the place filled in where the code that raised it could not know it."""
+        self.source = self.source or source
+        self.stream = self.stream or stream
+        self.window = self.window or window
+        self.load_id = self.load_id or load_id
+        return self
+
+    def __str__(self) -> str:
+        places = {"source": self.source, "stream": self.stream, "window": self.window, "load": self.load_id}
+        where = ", ".join(f"{name} {value}" for name, value in places.items() if value)
+        return f"{self.what}{f' [{where}]' if where else ''} {self.remedy}".strip()
+
+
+class ConfigurationError(HeadwaterError):
+    """A definition, setting or parameter is wrong; the same call can only fail again."""
+
+
+class UnknownNameError(ConfigurationError):
+    """A source, stream or connection that nothing is registered under."""
+
+    def __init__(self, kind: str, name: str, known: list[str], *, remedy: str | None = None) -> None:
+        valid = ", ".join(f"`{item}`" for item in sorted(known)) or "none"
+        super().__init__(f"There is no {kind} `{name}`.", remedy=remedy or f"Use one of those registered: {valid}.")
+
+
+class WindowError(ConfigurationError):
+    """A window that is malformed, empty, or that the stream cannot be asked for."""
+
+
+class TransientError(HeadwaterError):
+    """Trouble that may pass by itself; worth a bounded number of further attempts."""
+
+
+class SourceUnavailableError(TransientError):
+    """The source cannot be reached, or asks to be left alone for a while."""
+
+
+class DestinationUnavailableError(TransientError):
+    """The warehouse or the object store cannot be reached."""
+
+
+class StreamBusyError(TransientError):
+    """Another run holds the stream and did not let go within the time allowed."""
+
+
+class DataError(HeadwaterError):
+    """What the source sent cannot be accepted as it is."""
+
+
+class MalformedResponseError(DataError):
+    """The source answered with something that is not its data: nothing of it was landed."""
+
+
+class ContractViolationError(DataError):
+    """Rows or columns break the stream's contract, beyond what it tolerates."""
+
+
+class LandingCorruptError(DataError):
+    """An object of a load is missing, cut or altered."""
+
+
+class FencedError(HeadwaterError):
+    """This run lost its stream to a successor while it slept; it committed nothing."""

@@ -1,0 +1,269 @@
+"""Source → landing → raw, for one stream: the walk that every load takes.
+
+1. Take the stream's lease, so that runs of one stream take turns.
+2. A load that an earlier run left behind is finished first; if it has landed, from the landing.
+3. Extract what changed since the watermark (or a window). Each chunk goes to the landing and to the attempt's table.
+4. Write the manifest: from here on the source need not be asked again.
+5. Commit, in one transaction.
+
+A kill at any instant leaves raw as it was, and the next run picks up at step 2.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from sqlalchemy.engine import URL
+from uuid_utils.compat import uuid7
+
+from connectors.connections import Connections, Database, ObjectStore
+from connectors.destinations.landing import Landing, LoadPlace, Manifest
+from connectors.destinations.warehouse import ledger
+from connectors.destinations.warehouse.attempt import AttemptTable
+from connectors.destinations.warehouse.columns import column_name, inferred_type
+from connectors.destinations.warehouse.commit import CommitRequest, commit, raw_columns
+from connectors.destinations.warehouse.connection import connect, translated_errors
+from connectors.destinations.warehouse.ledger import Lease, Load, LoadReport
+from connectors.errors import DataError, HeadwaterError, LandingCorruptError, WindowError
+from connectors.model import Column, ExtractRequest, FileVersion, LandingFormat, Source, Stream, Window
+
+WAREHOUSE_OWNER = Database("warehouse_owner")
+WAREHOUSE_LOADER = Database("warehouse_loader")
+LANDING = ObjectStore("landing")
+
+_PROGRESS_ROWS = 100_000
+
+Logger = logging.Logger | logging.LoggerAdapter[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where loads go."""
+
+    warehouse: URL
+    landing: Landing
+
+    @classmethod
+    def of(cls, connections: Connections) -> Destination:
+        """The destination that the connections name.
+
+        Raises:
+            ConfigurationError: one of the two is not set.
+        """
+        return cls(connections.database(WAREHOUSE_LOADER), Landing(connections.object_store(LANDING)))
+
+
+def ingest(
+    source: Source,
+    stream: Stream,
+    connections: Connections,
+    destination: Destination,
+    *,
+    window: Window | None = None,
+    run: str = "by hand",
+    wait_seconds: float = 300.0,
+    log: Logger | None = None,
+) -> list[LoadReport]:
+    """Bring a stream up to date, or read one window of it again.
+
+    Args:
+        run: who does it, for the ledger and for those who wait.
+        wait_seconds: how long to wait for another run of the same stream.
+
+    Returns:
+        What each load did: the one asked for, last; before it the one that an earlier run had left behind, if any.
+
+    Raises:
+        HeadwaterError: by kind, see `connectors.errors`; source, stream, window and load are filled in. Nothing of the
+            failed load is in raw, and nothing of the earlier ones is lost.
+    """
+    if window is not None and stream.event_time is None:
+        raise WindowError(
+            "This stream has no event time, so it cannot be read by window.",
+            remedy="Run it without start and end.",
+            source=source.name,
+            stream=stream.name,
+            window=window,
+        )
+    log = log or logging.getLogger("headwater")
+    try:
+        with (
+            translated_errors(),
+            Lease(destination.warehouse, source.name, stream.name, run, wait_seconds=wait_seconds) as lease,
+            connect(destination.warehouse, f"load {source.name}.{stream.name}", autocommit=True) as connection,
+        ):
+            ingestion = _Ingestion(
+                source, stream, connections, destination.landing, lease, connection, window, run, log
+            )
+            return list(ingestion.run())
+    except HeadwaterError as error:
+        raise error.at(source=source.name, stream=stream.name, window=window) from error.__cause__
+
+
+@dataclass(frozen=True, slots=True)
+class _Ingestion:
+    source: Source
+    stream: Stream
+    connections: Connections
+    landing: Landing
+    lease: Lease
+    connection: psycopg.Connection
+    window: Window | None
+    run_id: str
+    log: Logger
+
+    def run(self) -> Iterator[LoadReport]:
+        earlier = self._open_load()
+        if earlier is not None and (manifest := self._manifest_of(earlier)) is not None:
+            self.log.info("Load %s had landed before; loading it from the landing.", earlier.load_id)
+            try:
+                yield self._guarded(self._begin(earlier.load_id), manifest)
+            except LandingCorruptError as error:
+                self.log.warning("%s Its range is extracted again.", error)
+                ledger.abandon(self.connection, earlier.load_id, str(error))
+            earlier = None
+        yield self._guarded(self._begin(earlier.load_id if earlier else uuid7()), None)
+
+    def _open_load(self) -> Load | None:
+        return ledger.open_load(self.connection, self.source.name, self.stream.name, self.window, self._watermark())
+
+    def _watermark(self) -> str | None:
+        return None if self.window else ledger.watermark(self.connection, self.source.name, self.stream.name)
+
+    def _begin(self, load_id: UUID) -> Load:
+        return ledger.begin_load(
+            self.connection,
+            load_id,
+            self.source.name,
+            self.stream.name,
+            self.window,
+            self._watermark(),
+            self.run_id,
+        )
+
+    def _place(self, load: Load) -> LoadPlace:
+        return LoadPlace(self.source.name, self.stream.name, load.load_id, load.started_at)
+
+    def _manifest_of(self, load: Load) -> Manifest | None:
+        """The landing is asked, not the ledger: a run can die between the manifest and the ledger's note of it."""
+        try:
+            return self.landing.manifest(self._place(load).manifest_key)
+        except LandingCorruptError as error:
+            self.log.warning("%s Its range is extracted again.", error)
+            ledger.abandon(self.connection, load.load_id, str(error))
+            return None
+
+    def _guarded(self, load: Load, manifest: Manifest | None) -> LoadReport:
+        """Extract (or take from the landing) and commit; a failure is noted in the ledger on its way out."""
+        try:
+            report = self._load_landed(load, manifest) if manifest else self._extract(load)
+        except Exception as error:
+            if isinstance(error, HeadwaterError):
+                error.at(load_id=load.load_id)
+            if not self.connection.closed and not self.connection.broken:
+                ledger.mark_failed(self.connection, load.load_id, str(error))
+            raise
+        self.log.info("Loaded %s.%s: %s.", self.source.name, self.stream.name, report)
+        return report
+
+    def _extract(self, load: Load) -> LoadReport:
+        request = ExtractRequest(
+            window=self.window,
+            watermark=load.cursor_from,
+            files_loaded=ledger.files_loaded(self.connection, self.source.name, self.stream.name),
+        )
+        extraction = self.source.extract(self.stream, request, self.connections)
+        with self._attempt(load, extraction.format, extraction.columns) as attempt:
+            files: dict[str, FileVersion] = {}
+            with self.landing.writer(self._place(load), load.attempt, extraction.format) as writer:
+                landed = 0
+                for chunk in extraction.chunks:
+                    rows = attempt.write(chunk)
+                    writer.write(replace(chunk, rows=rows))
+                    if chunk.file is not None:
+                        files[chunk.file.path] = chunk.file
+                    landed += rows
+                    if landed // _PROGRESS_ROWS > (landed - rows) // _PROGRESS_ROWS:
+                        self.log.info("%s rows so far.", f"{landed:,}")
+                attempt.finish()
+                if attempt.rows != landed:
+                    raise DataError(
+                        f"{landed:,} rows were read and {attempt.rows:,} arrived in the warehouse.",
+                        remedy="Run again; if it lasts, report it: this must not happen.",
+                    )
+                if landed or files:
+                    manifest = writer.finish(
+                        columns=_observed(attempt),
+                        window=(self.window.start, self.window.end) if self.window else None,
+                        cursor_from=load.cursor_from,
+                        cursor_to=self._highest(attempt),
+                    )
+                    self._note_landed(load, manifest)
+            return self._commit(load, attempt, tuple(files.values()))
+
+    def _load_landed(self, load: Load, manifest: Manifest) -> LoadReport:
+        columns = tuple(Column(column.name, column.type) for column in manifest.columns)
+        with self._attempt(load, manifest.landing_format, columns) as attempt:
+            files: dict[str, FileVersion] = {}
+            for chunk in self.landing.read(manifest):
+                attempt.write(chunk)
+                if chunk.file is not None:
+                    files[chunk.file.path] = chunk.file
+            attempt.finish()
+            if attempt.rows != manifest.rows:
+                raise LandingCorruptError(
+                    f"The landing has {attempt.rows:,} rows of this load; its manifest says {manifest.rows:,}.",
+                    remedy="Extract the load again.",
+                )
+            self._note_landed(load, manifest)
+            return self._commit(load, attempt, tuple(files.values()))
+
+    def _attempt(self, load: Load, landing_format: LandingFormat, columns: tuple[Column, ...]) -> AttemptTable:
+        existing = raw_columns(self.connection, self.source.name, self.stream.name)
+        declared = {column_name(name): kind for name, kind in self.stream.columns.items()}
+        json_columns = [name for name, kind in {**declared, **existing}.items() if kind == "jsonb"]
+        return AttemptTable(
+            self.connection,
+            self.source.name,
+            self.stream,
+            load.load_id,
+            load.attempt,
+            landing_format,
+            columns,
+            json_columns,
+        )
+
+    def _highest(self, attempt: AttemptTable) -> str | None:
+        if self.stream.cursor is None:
+            return None
+        column = column_name(self.stream.cursor.field)
+        observed = {column.name: column.type for column in _observed(attempt)}
+        kind = self.stream.columns.get(self.stream.cursor.field) or observed.get(column, "text")
+        return attempt.highest(column, kind)
+
+    def _note_landed(self, load: Load, manifest: Manifest) -> None:
+        size = sum(landed.bytes for landed in manifest.objects)
+        ledger.mark_landed(self.connection, load.load_id, self._place(load).manifest_key, manifest.rows, size)
+
+    def _commit(self, load: Load, attempt: AttemptTable, files: tuple[FileVersion, ...]) -> LoadReport:
+        return commit(
+            self.connection,
+            self.lease,
+            attempt,
+            CommitRequest(self.source.name, self.stream, load.load_id, self.window, load.cursor_from, files),
+        )
+
+
+def _observed(attempt: AttemptTable) -> list[Column]:
+    """The columns of a load, as its values say."""
+    if (types := attempt.types) is not None:
+        return [Column(name, kind) for name, kind in types.items()]
+    kinds = attempt.kinds
+    return [
+        Column(name, (inferred_type(kinds[name]) if kinds is not None else None) or "text") for name in attempt.columns
+    ]

@@ -1,0 +1,289 @@
+"""The words of the product as types: source, stream, window, cursor, contract, part, manifest. No I/O here.
+
+Everything is frozen and checked when it is made, so a wrong definition fails at import with a sentence that says
+how to put it right, not at three in the morning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from connectors.errors import ConfigurationError, UnknownNameError, WindowError
+
+if TYPE_CHECKING:
+    from connectors.connections import Connections, Requirement
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
+"""Names of sources and streams: PostgreSQL cuts identifiers at 63 bytes without a word, so ours stay well below."""
+
+
+class WriteDisposition(StrEnum):
+    """What a load does to the rows that are there already."""
+
+    APPEND = "append"
+    """Rows are added; for events that never change. A repeated load adds nothing."""
+    MERGE = "merge"
+    """Rows replace the older version with the same primary key."""
+    REPLACE = "replace"
+    """The load is the whole table: rows that it lacks are gone."""
+
+
+class SchemaContract(StrEnum):
+    """What happens to a column that raw does not have yet."""
+
+    EVOLVE = "evolve"
+    """The column is added, recorded in `ops.schema_changes`."""
+    FREEZE = "freeze"
+    """The load fails before it commits."""
+
+
+class LandingFormat(StrEnum):
+    """How a load's objects are written, before compression."""
+
+    PGCOPY = "pgcopy"
+    """PostgreSQL binary COPY; every part is a whole COPY file with header and trailer."""
+    JSONL = "jsonl"
+    """One JSON document a line, each as its source wrote it."""
+    CSV = "csv"
+    """A CSV file as its source wrote it, header included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A half-open span `[start, end)` of a stream's event time, in UTC."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        if self.start.tzinfo is None or self.end.tzinfo is None:
+            raise WindowError(
+                f"A window needs instants with a time zone, not {self.start} to {self.end}.",
+                remedy="Add an offset, e.g. 2013-07-01T00:00:00Z.",
+            )
+        if self.start >= self.end:
+            raise WindowError(
+                f"The window from {self.start.isoformat()} to {self.end.isoformat()} is empty.",
+                remedy="The end is exclusive: it must be later than the start.",
+            )
+
+    @classmethod
+    def parse(cls, start: str, end: str) -> Window:
+        """A window from two ISO 8601 dates or instants; without an offset they are UTC.
+
+        Raises:
+            WindowError: one of them is no date or instant, or the end does not come after the start.
+        """
+        return cls(_instant(start, "start"), _instant(end, "end"))
+
+    def __str__(self) -> str:
+        return f"[{_short(self.start)}, {_short(self.end)})"
+
+
+def _instant(text: str, side: str) -> datetime:
+    try:
+        instant = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise WindowError(
+            f"The {side} of the window, `{text}`, is not a date or an instant.",
+            remedy="Write it in ISO 8601, e.g. 2013-07-01 or 2013-07-01T06:00:00Z.",
+        ) from None
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+def _short(instant: datetime) -> str:
+    """An instant as a person writes it: the date alone at midnight UTC."""
+    if instant.time() == datetime.min.time():
+        return instant.date().isoformat()
+    return instant.isoformat().replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The field that orders a stream's changes.
+
+    The committed position in it is the watermark. The next load asks for `field >= watermark - lag`: the bound is
+    inclusive because rows can share an instant, and the merge drops what raw has already.
+    """
+
+    field: str
+    lag: timedelta = timedelta(0)
+    """How far before the watermark to look again, for sources whose rows become visible late."""
+    initial: str | None = None
+    """Where the first load starts; without it, at the beginning."""
+
+    def __post_init__(self) -> None:
+        if self.lag < timedelta(0):
+            raise ConfigurationError(
+                f"The cursor `{self.field}` has a negative lag.", remedy="Give zero or a positive timedelta."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """One table-like thing in a source. The ways to read (REST, PostgreSQL, files) add what they need.
+
+    Raises:
+        ConfigurationError: at construction, when the parts do not fit together.
+    """
+
+    name: str
+    primary_key: tuple[str, ...] = ()
+    write: WriteDisposition = WriteDisposition.MERGE
+    cursor: Cursor | None = None
+    event_time: str | None = None
+    """The column that says when a row's event happened; what windows are cut by. None: no windows."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """PostgreSQL types by column, where the source's own typing is not enough (instants in JSON, anything in CSV)."""
+    contract: SchemaContract = SchemaContract.EVOLVE
+    reject_limit: float = 0.01
+    """The share of a load's rows, 0 to 1, that may go to quarantine before the load fails instead."""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ConfigurationError(
+                f"`{self.name}` cannot name a stream.",
+                remedy="Use lower-case letters, digits and underscores, 48 at most, a letter first.",
+            )
+        if self.write is WriteDisposition.MERGE and not self.primary_key:
+            raise ConfigurationError(
+                f"Stream `{self.name}` is `merge` but has no primary_key.",
+                remedy="Name the key columns, or use `append` or `replace`.",
+            )
+        if self.write is WriteDisposition.REPLACE and self.cursor is not None:
+            raise ConfigurationError(
+                f"Stream `{self.name}` is `replace` but has a cursor.",
+                remedy="A replaced table is read whole each time: drop the cursor, or use `merge`.",
+            )
+        if self.write is WriteDisposition.REPLACE and self.event_time is not None:
+            raise ConfigurationError(
+                f"Stream `{self.name}` is `replace` but has an event_time.",
+                remedy="A window would replace the whole table: drop event_time, or use `merge`.",
+            )
+        if not 0 <= self.reject_limit <= 1:
+            raise ConfigurationError(
+                f"Stream `{self.name}` has a reject_limit of {self.reject_limit}.",
+                remedy="It is a share of the rows: give a number from 0 to 1.",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class FileVersion:
+    """One file of a file stream, as it was when it was listed."""
+
+    path: str
+    """Relative to the stream's root, with forward slashes."""
+    version: str
+    """Changes when the file does: the store's etag, or size and modification time where there is none."""
+    size: int
+    """In bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractRequest:
+    """What to read: a window, or what changed since the watermark, or (neither) everything."""
+
+    window: Window | None = None
+    watermark: str | None = None
+    """The committed cursor position, as PostgreSQL prints the column's type with time zone UTC."""
+    files_loaded: Mapping[str, str] = field(default_factory=dict)
+    """For file streams: the version of each file that is in raw already, by path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some whole records in the landing format of their stream."""
+
+    data: bytes
+    rows: int
+    file: FileVersion | None = None
+    """Set by file streams: the file that the bytes are of. A new file starts a new object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a stream as its source types it, in PostgreSQL's words."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """A read under way: its format, and the chunks, which are fetched as they are taken."""
+
+    format: LandingFormat
+    chunks: Iterator[Chunk]
+    columns: tuple[Column, ...] = ()
+    """Known before the first row for typed sources (databases); empty for documents and files."""
+
+
+class Source(Protocol):
+    """A system to read from. `connectors.rest`, `.postgres` and `.files` each have one to fill in."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def streams(self) -> tuple[Stream, ...]: ...
+
+    @property
+    def requirements(self) -> tuple[Requirement, ...]:
+        """The connections it needs, for `headwater register` and for messages about what is missing."""
+        ...
+
+    def extract(self, stream: Stream, request: ExtractRequest, connections: Connections) -> Extraction:
+        """Start reading. Rows come in cursor order where there is a cursor.
+
+        Raises:
+            ConfigurationError: the definition or the connection is wrong.
+            SourceUnavailableError: the source cannot be reached (also while chunks are taken).
+            MalformedResponseError: the source sent something that is not its data (likewise).
+        """
+        ...
+
+
+def check_source(name: str, streams: tuple[Stream, ...]) -> None:
+    """Refuse a source whose name cannot become a schema, or whose streams share a name.
+
+    Raises:
+        ConfigurationError: it is so.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"`{name}` cannot name a source.",
+            remedy="Use lower-case letters, digits and underscores, 48 at most, a letter first.",
+        )
+    if not streams:
+        raise ConfigurationError(f"Source `{name}` has no streams.", remedy="Define at least one.")
+    names = [stream.name for stream in streams]
+    if len(set(names)) < len(names):
+        raise ConfigurationError(
+            f"Source `{name}` has two streams of one name: {', '.join(sorted(names))}.",
+            remedy="Stream names are table names: make them differ.",
+        )
+
+
+def stream_of(source: Source, name: str) -> Stream:
+    """The stream of that name.
+
+    Raises:
+        UnknownNameError: the source has none, with those it has.
+    """
+    for stream in source.streams:
+        if stream.name == name:
+            return stream
+    raise UnknownNameError(f"stream in source `{source.name}`", name, [stream.name for stream in source.streams])
+
+
+def days_between(window: Window) -> Iterator[date]:
+    """The UTC dates that a window touches, in order."""
+    day = window.start.date()
+    while datetime.combine(day, datetime.min.time(), UTC) < window.end:
+        yield day
+        day += timedelta(days=1)

@@ -1,0 +1,222 @@
+"""Read PostgreSQL by binary COPY: rows go from socket to landing without being parsed, every type bit for bit.
+
+Each load reads one repeatable-read snapshot. Types without a binary twin in another database (enums, domains,
+composites, extension types, and the reg* family, whose binary form is a local OID) travel as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+from sqlalchemy.engine import URL
+
+from connectors.connections import Connections, Database, Requirement
+from connectors.database import address, psycopg_arguments
+from connectors.errors import ConfigurationError, SourceUnavailableError, WindowError
+from connectors.model import Chunk, Column, Extraction, ExtractRequest, LandingFormat, Stream, check_source
+
+PGCOPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+"""Signature, flags and header extension length of the binary format (PostgreSQL manual, COPY, Binary Format)."""
+PGCOPY_TRAILER = b"\xff\xff"
+
+_CHUNK_BYTES = 1 << 20
+_SETTINGS = {
+    "timezone": "UTC",
+    "datestyle": "ISO",
+    # A snapshot left open by a dead client would hold back the source's vacuum.
+    "idle_in_transaction_session_timeout": "5min",
+}
+
+_COLUMNS = """
+select a.attname,
+       pg_catalog.format_type(a.atttypid, a.atttypmod),
+       coalesce(e.typtype, t.typtype) = 'b'
+         and coalesce(e.typnamespace, t.typnamespace) = 'pg_catalog'::regnamespace
+         and coalesce(e.typname, t.typname) not like 'reg%%'
+         and coalesce(e.typname, t.typname) not in ('money', 'aclitem')
+         or coalesce(e.typtype, t.typtype) in ('r', 'm')
+            and coalesce(e.typnamespace, t.typnamespace) = 'pg_catalog'::regnamespace
+from pg_catalog.pg_attribute a
+join pg_catalog.pg_type t on t.oid = a.atttypid
+left join pg_catalog.pg_type e on e.oid = t.typelem and t.typcategory = 'A'
+where a.attrelid = %s::regclass and a.attnum > 0 and not a.attisdropped
+order by a.attnum
+"""
+"""Name, type as written, and whether the type's binary form means the same in any database."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableStream(Stream):
+    """A table or view of a PostgreSQL database."""
+
+    table: str = ""
+    """Its name there, if it differs from the stream's."""
+    schema: str = "public"
+
+    @property
+    def table_name(self) -> str:
+        return self.table or self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresSource:
+    """A PostgreSQL database (any version that is supported upstream)."""
+
+    name: str
+    database: Database
+    streams: tuple[TableStream, ...]
+
+    def __post_init__(self) -> None:
+        check_source(self.name, self.streams)
+
+    @property
+    def requirements(self) -> tuple[Requirement, ...]:
+        return (self.database,)
+
+    def extract(self, stream: Stream, request: ExtractRequest, connections: Connections) -> Extraction:
+        """Start reading; see `connectors.model.Source.extract`."""
+        if not isinstance(stream, TableStream):
+            raise TypeError(f"{self.name} reads TableStream, not {type(stream).__name__}")
+        url = connections.database(self.database)
+        connection = _connect(url)
+        try:
+            columns = _columns(connection, stream)
+            query = _query(stream, columns, request)
+        except BaseException:
+            connection.close()
+            raise
+        return Extraction(
+            LandingFormat.PGCOPY, _chunks(connection, query, stream), tuple(column for column, _ in columns)
+        )
+
+
+def _connect(url: URL) -> psycopg.Connection:
+    if url.get_backend_name() != "postgresql":
+        raise ConfigurationError(
+            f"{address(url)} is a {url.get_backend_name()} database, and this source reads PostgreSQL.",
+            remedy="Write its URL with postgresql+psycopg://.",
+        )
+    try:
+        connection = psycopg.connect(**psycopg_arguments(url, _SETTINGS), application_name="headwater extract")
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.read_only = True
+    except psycopg.OperationalError as error:
+        text = " ".join(str(error).split())
+        if "password authentication failed" in text or "does not exist" in text:
+            raise ConfigurationError(
+                f"{address(url)} refused the connection: {text}", remedy="Correct the database's URL in its block."
+            ) from error
+        raise SourceUnavailableError(
+            f"{address(url)} cannot be reached: {text}",
+            remedy="Check that the database runs and that its address is right.",
+        ) from error
+    return connection
+
+
+def _columns(connection: psycopg.Connection, stream: TableStream) -> list[tuple[Column, bool]]:
+    """The table's columns, and of each whether it can travel in binary."""
+    name = sql.Identifier(stream.schema, stream.table_name).as_string(connection)
+    try:
+        rows = connection.execute(_COLUMNS, [name]).fetchall()
+    except psycopg.errors.UndefinedTable:
+        raise ConfigurationError(
+            f"The database has no table {name} that this user may see.",
+            remedy="Correct the stream's table or schema, or grant SELECT.",
+            stream=stream.name,
+        ) from None
+    columns = [(Column(column, kind if binary else "text"), bool(binary)) for column, kind, binary in rows]
+    names = {column.name for column, _ in columns}
+    needed = {
+        *stream.primary_key,
+        *([stream.cursor.field] if stream.cursor else []),
+        *filter(None, [stream.event_time]),
+    }
+    if missing := sorted(needed - names):
+        raise ConfigurationError(
+            f"{name} has no column {', '.join(missing)}.",
+            remedy="Correct the stream's primary_key, cursor or event_time.",
+            stream=stream.name,
+        )
+    return columns
+
+
+def _query(stream: TableStream, columns: list[tuple[Column, bool]], request: ExtractRequest) -> sql.Composed:
+    selected = sql.SQL(", ").join(
+        sql.Identifier(column.name) if binary else sql.SQL("{0}::text as {0}").format(sql.Identifier(column.name))
+        for column, binary in columns
+    )
+    types = {column.name: column.type for column, _ in columns}
+    return sql.SQL("copy (select {} from {}{}) to stdout (format binary)").format(
+        selected, sql.Identifier(stream.schema, stream.table_name), _condition(stream, types, request)
+    )
+
+
+def _condition(stream: TableStream, types: dict[str, str], request: ExtractRequest) -> sql.Composable:
+    if request.window is not None:
+        if stream.event_time is None:
+            raise WindowError(
+                "This stream has no event time, so it cannot be read by window.",
+                remedy="Run it without start and end.",
+                stream=stream.name,
+                window=request.window,
+            )
+        return sql.SQL(" where {0} >= {1} and {0} < {2}").format(
+            sql.Identifier(stream.event_time),
+            sql.Literal(request.window.start),
+            sql.Literal(request.window.end),
+        )
+    if stream.cursor is None:
+        return sql.SQL("")
+    since = request.watermark if request.watermark is not None else stream.cursor.initial
+    if since is None:
+        return sql.SQL("")
+    column = sql.Identifier(stream.cursor.field)
+    # Types come from the source's own catalog (format_type quotes what needs it), never from a parameter.
+    bound = sql.SQL("{}::" + types[stream.cursor.field]).format(sql.Literal(since))
+    if stream.cursor.lag and request.watermark is not None:
+        bound = sql.SQL("{} - {}::interval").format(bound, sql.Literal(stream.cursor.lag))
+    # A row without a cursor value never comes after a watermark: it is read each time; the merge tells if it changed.
+    return sql.SQL(" where ({0} >= {1} or {0} is null)").format(column, bound)
+
+
+def _chunks(connection: psycopg.Connection, query: sql.Composed, stream: TableStream) -> Iterator[Chunk]:
+    try:
+        with connection, connection.cursor() as cursor, cursor.copy(query) as copy:
+            # The server sends one message a row, the first behind the file's header, and the trailer as the last.
+            buffer = bytearray()
+            rows = 0
+            first = True
+            for message in copy:
+                data = bytes(message)
+                if first:
+                    data = data.removeprefix(PGCOPY_HEADER)
+                    first = False
+                if data == PGCOPY_TRAILER:
+                    break
+                if not data:
+                    continue
+                buffer += data
+                rows += 1
+                if len(buffer) >= _CHUNK_BYTES:
+                    yield Chunk(bytes(buffer), rows)
+                    buffer.clear()
+                    rows = 0
+            for _ in copy:
+                raise AssertionError("rows after the trailer")
+            if rows:
+                yield Chunk(bytes(buffer), rows)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise ConfigurationError(
+            f"The source's user may not read {stream.schema}.{stream.table_name}.",
+            remedy="Grant it SELECT on the table.",
+            stream=stream.name,
+        ) from error
+    except psycopg.OperationalError as error:
+        raise SourceUnavailableError(
+            f"The source's database broke off: {' '.join(str(error).split())}",
+            remedy="It is retried; if it lasts, look at the source's log.",
+            stream=stream.name,
+        ) from error

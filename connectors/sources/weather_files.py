@@ -1,0 +1,24 @@
+"""Hourly observations of the three New York airports, one CSV file a local day, dropped into a bucket folder."""
+
+from connectors.connections import ObjectStore
+from connectors.files import CsvStream, FilesSource
+
+weather_files = FilesSource(
+    name="weather_files",
+    root=ObjectStore("weather_files"),
+    streams=(
+        CsvStream(
+            name="weather",
+            pattern="weather-{date}.csv",
+            nulls=("", "NA"),
+            primary_key=("origin", "time_hour"),
+            event_time="time_hour",
+            columns={
+                "time_hour": "timestamptz",
+                **dict.fromkeys(["year", "month", "day", "hour"], "integer"),
+                **dict.fromkeys(["temp", "dewp", "humid", "wind_dir", "wind_speed"], "numeric"),
+                **dict.fromkeys(["wind_gust", "precip", "pressure", "visib"], "numeric"),
+            },
+        ),
+    ),
+)

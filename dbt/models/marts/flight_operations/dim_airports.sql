@@ -1,0 +1,73 @@
+-- Members missing from the register are taken from fct_flights, for the reason given in dim_planes.
+
+with airports as (
+
+    select * from {{ ref('stg_operations_db__airports') }}
+
+),
+
+airport_time_zones as (
+
+    select * from {{ ref('int_airport_time_zones_verified') }}
+
+),
+
+served_airport_codes as (
+
+    select flights.origin_airport_code as airport_code
+    from {{ ref('fct_flights') }} as flights
+
+    union distinct
+
+    select flights.destination_airport_code as airport_code
+    from {{ ref('fct_flights') }} as flights
+
+),
+
+registered_members as (
+
+    select
+        airports.airport_code,
+        airports.airport_name,
+        airports.latitude_degrees,
+        airports.longitude_degrees,
+        airports.has_plausible_location,
+        airports.altitude_feet,
+        airports.utc_offset_hours,
+        airports.daylight_saving_code,
+        airport_time_zones.time_zone_name,
+        false as is_inferred
+    from airports
+    left join airport_time_zones on airports.airport_code = airport_time_zones.airport_code
+
+),
+
+inferred_members as (
+
+    select
+        served_airport_codes.airport_code,
+        -- The code stands in for the name, so that a label on a chart is never empty.
+        served_airport_codes.airport_code as airport_name,
+        null::double precision as latitude_degrees,
+        null::double precision as longitude_degrees,
+        false as has_plausible_location,
+        null::integer as altitude_feet,
+        null::integer as utc_offset_hours,
+        null::text as daylight_saving_code,
+        null::text as time_zone_name,
+        true as is_inferred
+    from served_airport_codes
+    left join airports on served_airport_codes.airport_code = airports.airport_code
+    where airports.airport_code is null
+
+),
+
+final as (
+
+    select * from registered_members
+    union all
+    select * from inferred_members
+
+)
+
+select * from final

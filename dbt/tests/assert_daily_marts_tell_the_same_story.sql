@@ -1,0 +1,40 @@
+-- The two daily marts are grouped differently, but for any day both must tell the same story.
+
+with by_airport as (
+
+    select
+        airports.event_date,
+        sum(airports.scheduled_departures) as scheduled_flights,
+        sum(airports.cancelled_departures) as cancelled_flights,
+        sum(airports.pending_departures) as pending_flights
+    from {{ ref('fct_daily_airport_operations') }} as airports
+    group by airports.event_date
+
+),
+
+by_carrier as (
+
+    select
+        carriers.event_date,
+        sum(carriers.scheduled_flights) as scheduled_flights,
+        sum(carriers.cancelled_flights) as cancelled_flights,
+        sum(carriers.pending_flights) as pending_flights
+    from {{ ref('fct_daily_carrier_performance') }} as carriers
+    group by carriers.event_date
+
+)
+
+select
+    coalesce(by_airport.event_date, by_carrier.event_date) as event_date,
+    by_airport.scheduled_flights,
+    by_carrier.scheduled_flights as carrier_scheduled_flights,
+    by_airport.cancelled_flights,
+    by_carrier.cancelled_flights as carrier_cancelled_flights,
+    by_airport.pending_flights,
+    by_carrier.pending_flights as carrier_pending_flights
+from by_airport
+full outer join by_carrier on by_airport.event_date = by_carrier.event_date
+where
+    by_airport.scheduled_flights is distinct from by_carrier.scheduled_flights
+    or by_airport.cancelled_flights is distinct from by_carrier.cancelled_flights
+    or by_airport.pending_flights is distinct from by_carrier.pending_flights

@@ -1,0 +1,9 @@
+{% test accepted_range(model, column_name, minimum, maximum, tolerated_share=0) %}
+
+{{ test_satisfies(
+    model,
+    column_name ~ ' is null or ' ~ column_name ~ ' between ' ~ minimum ~ ' and ' ~ maximum,
+    tolerated_share
+) }}
+
+{% endtest %}

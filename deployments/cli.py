@@ -1,0 +1,220 @@
+"""The command `headwater`: the local stack, the demo, and what a deployment needs once.
+
+Everything else is Prefect's own: `prefect deployment run`, the dashboard, schedules.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from connectors.connections import EnvironmentConnections
+from connectors.destinations.warehouse.migrations import upgrade
+from connectors.errors import HeadwaterError
+from connectors.ingest import WAREHOUSE_OWNER
+from connectors.registry import SOURCES
+from deployments.demo import systems
+from deployments.demo.summary import print_summary
+from deployments.local.errors import LocalStackError
+from deployments.local.layout import default_home
+from deployments.local.stack import LocalStack
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command; an error of ours is one message and exit code 1, never a traceback."""
+    from deployments.watch import RunFailedError  # noqa: PLC0415 - importing Prefect takes a second; `down` has no use for it
+
+    try:
+        app()
+    except (HeadwaterError, LocalStackError, RunFailedError) as error:
+        errors.print(Text.assemble(("error: ", "bold red"), str(error)))
+        sys.exit(1)
+    except OSError as error:
+        errors.print(Text.assemble(("error: ", "bold red"), f"{error}. Free what it names, then run the command again."))
+        sys.exit(1)
+
+
+Home = Annotated[Path, typer.Option("--home", envvar="HEADWATER_HOME", help="Where the local stack keeps its state.")]
+
+
+@app.callback()
+def _setup(verbose: Annotated[bool, typer.Option("--verbose", help="Say more.")] = False) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr
+    )
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+
+@app.command()
+def up(home: Home = default_home(), demo: bool = True, clock: str | None = None) -> None:
+    """Start the local stack: PostgreSQL, Prefect server and worker, and the demo's source systems."""
+    with _step("Local stack"):
+        environment = _up(LocalStack(home), demo=demo, clock=clock)
+    _print_addresses(environment)
+
+
+@app.command()
+def down(home: Home = default_home()) -> None:
+    """Stop everything that `up` started. Data stays."""
+    stopped = LocalStack(home).down()
+    console.print(f"Stopped {', '.join(stopped)}." if stopped else "Nothing was running.")
+
+
+@app.command()
+def destroy(home: Home = default_home(), yes: Annotated[bool, typer.Option("--yes")] = False) -> None:
+    """Stop everything and delete the local warehouse, landing and Prefect history. There is no way back."""
+    if not yes:
+        typer.confirm(f"Delete {home} and every database in it?", abort=True)
+    LocalStack(home).destroy()
+    console.print(f"{home} is gone.")
+
+
+@app.command()
+def status(home: Home = default_home()) -> None:
+    """How each part of the local stack is; exit code 1 if one that should run does not."""
+    services = LocalStack(home).status()
+    if not services:
+        console.print("The local stack was never started; `headwater up` does.")
+        return
+    table = Table("service", "condition", "pid", "address", "log", box=None, pad_edge=False)
+    for service in services:
+        colour = "green" if service.is_healthy else "red"
+        condition = f"[{colour}]{service.condition}[/]"
+        table.add_row(service.name, condition, str(service.pid or ""), service.address or "", str(service.log))
+    console.print(table)
+    if not all(service.is_healthy for service in services):
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    home: Home = default_home(),
+    clock: Annotated[str | None, typer.Option(help="Start the simulated clock here, e.g. 2013-07-01T12:00:00Z.")] = None,
+) -> None:
+    """Start everything, run the pipeline on real data, and show what came of it."""
+    stack = LocalStack(home)
+    with _step("Local stack"):
+        environment = _up(stack, demo=True, clock=clock)
+    _run_pipeline(environment)
+    print_summary(environment["HEADWATER_WAREHOUSE_READER_URL"], environment["HEADWATER_WAREHOUSE_OWNER_URL"], console)
+    _print_addresses(environment)
+
+
+@app.command()
+def advance(
+    by: Annotated[str, typer.Argument(help="How far, e.g. 12h or 1d.")], home: Home = default_home(), run: bool = True
+) -> None:
+    """Move the demo's simulated clock forward, so that flights land and files arrive; then run the pipeline."""
+    stack = LocalStack(home)
+    console.print(f"It is now {systems.advance(stack, by)} in the demo.")
+    if run:
+        environment = stack.environment()
+        _run_pipeline(environment)
+        print_summary(
+            environment["HEADWATER_WAREHOUSE_READER_URL"], environment["HEADWATER_WAREHOUSE_OWNER_URL"], console
+        )
+
+
+@app.command()
+def sources() -> None:
+    """The registered sources, their streams, and the variables that they need."""
+    for source in SOURCES.values():
+        console.print(f"[bold]{source.name}[/]")
+        for requirement in source.requirements:
+            console.print(f"  needs {requirement.environment_variable} ({requirement.kind})")
+        for stream in source.streams:
+            key = f" by {', '.join(stream.primary_key)}" if stream.primary_key else ""
+            cursor = f", changes since {stream.cursor.field}" if stream.cursor else ""
+            windows = f", windows of {stream.event_time}" if stream.event_time else ""
+            console.print(f"  {stream.name}: {stream.write.value}{key}{cursor}{windows}")
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the warehouse's own schemas up to date (HEADWATER_WAREHOUSE_OWNER_URL). Data is kept."""
+    upgrade(EnvironmentConnections().database(WAREHOUSE_OWNER))
+    console.print("The warehouse is up to date.")
+
+
+@app.command("register")
+def register_command() -> None:
+    """Write Prefect's blocks and variables from HEADWATER_* in the environment."""
+    from deployments.deploy import register_blocks  # noqa: PLC0415 - see main
+
+    for name in register_blocks():
+        console.print(name)
+
+
+@app.command()
+def deploy() -> None:
+    """Make the work pool and apply every deployment of prefect.yaml."""
+    from deployments.deploy import deploy_all, ensure_work_pool  # noqa: PLC0415 - see main
+
+    ensure_work_pool()
+    deploy_all()
+    console.print("All deployments are applied; `prefect deployment ls` lists them.")
+
+
+def _up(stack: LocalStack, *, demo: bool, clock: str | None) -> Mapping[str, str]:
+    """Bring the stack up and return its environment, which this process then has too."""
+
+    def start_systems(stack: LocalStack) -> Mapping[str, str]:
+        return systems.start(stack, clock=clock)
+
+    stack.up(migrate=_migrate, systems=start_systems if demo else None, deploy=_deploy if demo else None)
+    return stack.environment()
+
+
+def _migrate(stack: LocalStack) -> None:
+    upgrade(EnvironmentConnections(stack.environment()).database(WAREHOUSE_OWNER))
+
+
+def _deploy(stack: LocalStack) -> None:
+    os.environ.update(stack.environment())
+    from deployments.deploy import deploy_all, ensure_work_pool, register_blocks  # noqa: PLC0415 - needs the variables
+
+    register_blocks()
+    ensure_work_pool()
+    deploy_all()
+
+
+def _run_pipeline(environment: Mapping[str, str]) -> None:
+    os.environ.update(environment)
+    from deployments.watch import run_deployment  # noqa: PLC0415 - needs the variables
+
+    with _step("Pipeline"):
+        run_deployment("pipeline/nyc", lambda line: console.print(f"  {line}", style="dim"))
+
+
+@contextmanager
+def _step(name: str) -> Iterator[None]:
+    started = time.monotonic()
+    console.print(f"[bold]{name}[/] …")
+    yield
+    console.print(f"[bold]{name}[/] [green]done[/] in {time.monotonic() - started:.0f} s.")
+
+
+def _print_addresses(environment: Mapping[str, str]) -> None:
+    home = Path(environment["HEADWATER_HOME"])
+    reader = make_url(environment["HEADWATER_WAREHOUSE_READER_URL"]).set(drivername="postgresql")
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_row("Dashboard", environment["PREFECT_API_URL"].removesuffix("/api"))
+    table.add_row("dbt docs", (DBT_TARGET / "static_index.html").as_uri())
+    table.add_row("Warehouse, to read", reader.render_as_string(hide_password=False))
+    table.add_row("A shell with all of it", f". {home / 'env'}")
+    console.print(table)

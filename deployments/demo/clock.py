@@ -1,0 +1,62 @@
+"""The demo's clock: one instant in `<home>/demo/clock` that moves when told to, and never back.
+
+Going back would unsay what the source systems have already told, which no real source does.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from deployments.local.errors import LocalStackError
+from deployments.local.files import locked, write_atomically
+
+DEFAULT = datetime(2013, 12, 31, 17, tzinfo=UTC)
+_DURATION = re.compile(r"(?=\d)(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?", re.ASCII)
+
+
+def read(home: Path) -> datetime:
+    """The instant it is in the demo; the last hours of 2013 if nobody ever moved the clock."""
+    path = _path(home)
+    try:
+        instant = datetime.fromisoformat(path.read_text().strip())
+    except FileNotFoundError:
+        return DEFAULT
+    except ValueError:
+        instant = None
+    if instant is None or instant.tzinfo is None:
+        raise LocalStackError(
+            "The demo's clock holds no instant with a time zone.",
+            where=str(path),
+            remedy=f"Write one into it, as in {iso(DEFAULT)}, not earlier than the latest the demo has seen.",
+        )
+    return instant.astimezone(UTC)
+
+
+def set_to(home: Path, instant: datetime) -> datetime:
+    """Move the clock to `instant` (whole seconds count) and return where it stands now."""
+    return _move(home, lambda _now: instant)
+
+
+def advance(home: Path, by: timedelta) -> datetime:
+    """Move the clock forward and return where it stands now."""
+    return _move(home, lambda now: now + by)
+
+
+def parse_duration(text: str) -> timedelta:
+    """A duration such as `90m`, `6h`, `2d` or `1d12h`."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise LocalStackError(
+            f"`{text}` is not a duration.",
+            where="the demo's clock",
+            remedy="Write days, hours and minutes as in 2d, 6h, 90m or 1d12h.",
+        )
+    days, hours, minutes = (int(part or 0) for part in match.groups())
+    return timedelta(days=days, hours=hours, minutes=minutes)
+
+
+def iso(instant: datetime) -> str:
+    """The instant as the demo's systems write it: `2013-12-31T17:00:00Z`."""
+    return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,67 @@
+"""Where the local stack keeps its state: one folder, `.headwater/` at the project root unless HEADWATER_HOME says else.
+
+postgres/data      the database cluster (elsewhere when the server's account cannot reach it: see placement.py)
+secrets.json       passwords and keys, mode 0600
+state.json         ports and processes, mode 0600
+env                the environment of a shell that works with the stack, mode 0600
+logs/              one log per service
+landing/           the object store
+prefect/           PREFECT_HOME
+demo/              the demo's source systems
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from deployments.local.errors import LocalStackError
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+
+def default_home() -> Path:
+    """The state folder: HEADWATER_HOME if set, else `.headwater` at the project root."""
+    configured = os.environ.get("HEADWATER_HOME")
+    return Path(configured).expanduser().absolute() if configured else PROJECT_ROOT / ".headwater"
+
+
+def prepare(home: Path) -> None:
+    """Create the state folder and its parts; raise when it belongs to somebody else.
+
+    An existing folder keeps its permissions. A new one is private; root's lets others pass through (not list), since
+    root's PostgreSQL runs as another user and reaches its data through it.
+    """
+    private = 0o711 if os.geteuid() == 0 else 0o700
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        for folder, mode in [
+            (home, private),
+            (home / "postgres", private),
+            (home / "logs", 0o700),
+            (home / "landing", 0o700),
+            (home / "prefect", 0o700),
+        ]:
+            _make(folder, mode)
+        ignore = home / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n")
+    except OSError as error:
+        raise LocalStackError(
+            f"The state folder cannot be made or written: {error.strerror}.",
+            where=str(home),
+            remedy="Run as the user who created it, or point HEADWATER_HOME at a folder of your own.",
+        ) from error
+
+
+def log_file(home: Path, service: str) -> Path:
+    """The log of one service."""
+    return home / "logs" / f"{service}.log"
+
+
+def _make(folder: Path, mode: int) -> None:
+    if not folder.is_dir():
+        folder.mkdir(exist_ok=True)
+        folder.chmod(mode)
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(13, "it belongs to another user", str(folder))

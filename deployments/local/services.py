@@ -1,0 +1,68 @@
+"""The stack's own services: the Prefect server on PostgreSQL, and a process worker."""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.request
+from collections.abc import Mapping
+from datetime import datetime
+
+from deployments.local.environment import PREFECT_DATABASE
+from deployments.local.ports import LOOPBACK
+from deployments.local.processes import DIRECT, ProcessRecord, Service
+from deployments.local.server import database_url
+
+PREFECT_SERVER = "prefect-server"
+PREFECT_WORKER = "prefect-worker"
+PREFECT_PORT = 4200
+WORK_POOL = "headwater"
+_WORKER_NAME = "local"
+
+
+def prefect_server(variables: Mapping[str, str], *, port: int, postgres_port: int, password: str) -> Service:
+    """The API, the scheduler and the other background services, and the dashboard, in one process."""
+    database = database_url(postgres_port, PREFECT_DATABASE, PREFECT_DATABASE, password, driver="asyncpg")
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", LOOPBACK, "--port", str(port)]
+    return Service(
+        name=PREFECT_SERVER,
+        command=tuple(command),
+        # Only the server may know how to reach its database.
+        environment={**variables, "PREFECT_API_DATABASE_CONNECTION_URL": database},
+        health_url=f"http://{LOOPBACK}:{port}/api/health",
+        # The first start also creates some seventy tables.
+        deadline_seconds=180.0,
+    )
+
+
+def prefect_worker(variables: Mapping[str, str]) -> Service:
+    """A worker that runs flows as processes of this machine; asks for work every second, so that runs start soon."""
+    command = [sys.executable, "-m", "prefect", "worker", "start"]
+    command += ["--pool", WORK_POOL, "--type", "process", "--name", _WORKER_NAME]
+    api_url = variables["PREFECT_API_URL"]
+    return Service(
+        name=PREFECT_WORKER,
+        command=tuple(command),
+        environment={**variables, "PREFECT_WORKER_QUERY_SECONDS": "1"},
+        ready=lambda record: _has_reported(api_url, record),
+        deadline_seconds=120.0,
+    )
+
+
+def _has_reported(api_url: str, worker: ProcessRecord) -> bool:
+    """Whether the server has heard from this very worker: an earlier one of the same name stays listed for a while."""
+    request = urllib.request.Request(  # noqa: S310 (our own server's URL)
+        f"{api_url}/work_pools/{WORK_POOL}/workers/filter",
+        data=b"{}",
+        headers={"Content-Type": "application/json"},
+        method="POST",
+    )
+    try:
+        with DIRECT.open(request, timeout=5.0) as response:
+            workers = json.load(response)
+    except OSError:
+        return False
+    return any(
+        each["name"] == _WORKER_NAME and datetime.fromisoformat(each["last_heartbeat_time"]) >= worker.started_at
+        for each in workers
+    )

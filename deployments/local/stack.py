@@ -1,0 +1,283 @@
+"""The local stack as one thing: bring it up, see how it is, take it down.
+
+Promises: every method is idempotent, and safe while another process does the same; what one command started, any
+later one finds, and nothing else is ever stopped. A command that was killed leaves a state that the next one
+completes (`up`) or clears (`down`).
+
+`up` is the usual order of things with places for the caller's own steps. The methods it is made of are public, to be
+put together otherwise; those that do not depend on each other may run in threads.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from deployments.local import processes, services
+from deployments.local.environment import (
+    PREFECT_DATABASE,
+    WAREHOUSE,
+    WAREHOUSE_CREATORS,
+    WAREHOUSE_ROLES,
+    process_environment,
+    role_name,
+    stack_variables,
+    write_environment_file,
+)
+from deployments.local.errors import LocalStackError
+from deployments.local.files import SharedLock
+from deployments.local.layout import PROJECT_ROOT, log_file, prepare
+from deployments.local.ports import choose_port
+from deployments.local.postgres import LocalPostgres
+from deployments.local.processes import Phase, ProcessRecord, Service
+from deployments.local.secrets import Secrets
+from deployments.local.server import PostgresServer
+from deployments.local.state import State, StateFile
+
+# Longer than any `up` takes; whoever waits that long is told who holds the lock.
+_LOCK_SECONDS = 300.0
+
+logger = logging.getLogger(__name__)
+
+Step = Callable[["LocalStack"], None]
+Systems = Callable[["LocalStack"], Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """One service as it is now. `condition` is a word for people: running, starting, not answering, died, stopped."""
+
+    name: str
+    condition: str
+    pid: int | None
+    address: str | None
+    since: datetime | None
+    log: Path
+
+    @property
+    def is_healthy(self) -> bool:
+        return self.condition == "running"
+
+
+class LocalStack:
+    """The stack of one home."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home.absolute()
+        self.postgres = LocalPostgres(self.home)
+        self.secrets = Secrets(self.home)
+        self._state = StateFile(self.home)
+        self._lock = SharedLock(self.home / "stack.lock", timeout_seconds=_LOCK_SECONDS)
+
+    @contextmanager
+    def exclusive(self, doing: str) -> Iterator[None]:
+        """Keep other processes from starting or stopping anything meanwhile; they wait for their turn."""
+        prepare(self.home)
+        with self._lock.hold(doing):
+            yield
+
+    def up(self, *, migrate: Step | None = None, systems: Systems | None = None, deploy: Step | None = None) -> Path:
+        """Bring everything up and return the path of the environment file.
+
+        The caller's steps each run as soon as what they need is there: `migrate` (the warehouse's schemas and grants)
+        and `systems` (whatever else is to run; returns variables for the environment) once PostgreSQL answers, beside
+        the Prefect server's start; `deploy` (blocks, work pool, deployments) when all of that is done; then the worker
+        starts. The first error is raised when the steps beside it have ended; what runs goes on running.
+        """
+        with self.exclusive("bringing the local stack up"):
+            self.start_postgres()
+            found: dict[str, str] = {}
+            steps: list[Callable[[], object]] = [self.start_prefect_server]
+            if migrate is not None:
+                steps.append(partial(migrate, self))
+            if systems is not None:
+                steps.append(lambda: found.update(systems(self)))
+            _run_side_by_side(steps)
+            self.secrets.set_variables(found)
+            environment_file = self.write_environment()
+            if deploy is not None:
+                deploy(self)
+            self.start_worker()
+            return environment_file
+
+    def down(self) -> tuple[str, ...]:
+        """Stop everything, last started first, PostgreSQL at the end. Returns what had to be stopped, in order."""
+        if not self.home.exists():
+            logger.info("nothing to stop: %s does not exist", self.home)
+            return ()
+        stopped = []
+        errors = []
+        with self.exclusive("taking the local stack down"):
+            records = sorted(self._state.read().processes.values(), key=lambda record: record.started_at)
+            for record in reversed(records):
+                try:
+                    if processes.stop(record):
+                        logger.info("stopped %s", record.name)
+                        stopped.append(record.name)
+                    self._save(record.in_phase(Phase.STOPPED))
+                except LocalStackError as error:
+                    errors.append(error)
+            if self.postgres.stop():
+                logger.info("stopped PostgreSQL")
+                stopped.append("postgres")
+        if errors:
+            raise errors[0]
+        if not stopped:
+            logger.info("nothing was running")
+        return tuple(stopped)
+
+    def destroy(self) -> None:
+        """Stop everything and delete the state folder and the databases, wherever they are. There is no way back."""
+        self.down()
+        if self.home.exists():
+            self.postgres.destroy()
+            shutil.rmtree(self.home)
+
+    def status(self) -> tuple[ServiceStatus, ...]:
+        """How each service is, PostgreSQL first; empty before the first `up`."""
+        state = self._state.read()
+        if state.postgres_data is None:
+            return ()
+        return (self._postgres_status(), *(_status(record) for record in state.processes.values()))
+
+    def start_postgres(self) -> PostgresServer:
+        """Start PostgreSQL with the roles and databases of the warehouse and of Prefect."""
+        with self.exclusive("starting PostgreSQL"):
+            server = self.postgres.start()
+            for role in WAREHOUSE_ROLES:
+                server.ensure_role(role_name(role), self.secrets.password(role_name(role)))
+            server.ensure_database(
+                WAREHOUSE,
+                role_name("owner"),
+                connect=map(role_name, WAREHOUSE_ROLES),
+                create=map(role_name, WAREHOUSE_CREATORS),
+            )
+            server.ensure_role(PREFECT_DATABASE, self.secrets.password(PREFECT_DATABASE))
+            server.ensure_database(PREFECT_DATABASE, PREFECT_DATABASE)
+            # Prefect's migrations take it for granted.
+            server.ensure_extension("pg_trgm", PREFECT_DATABASE)
+            return server
+
+    def start_prefect_server(self) -> ProcessRecord:
+        """Start the Prefect server and wait until its API answers. Needs PostgreSQL."""
+        with self.exclusive("starting the Prefect server"):
+            service = services.prefect_server(
+                self.environment(),
+                port=self.port(services.PREFECT_SERVER, services.PREFECT_PORT),
+                postgres_port=self._postgres_port(),
+                password=self.secrets.password(PREFECT_DATABASE),
+            )
+            return self.start_service(service)
+
+    def start_worker(self) -> ProcessRecord:
+        """Start the worker and wait until the server has heard from it. Needs the Prefect server."""
+        return self.start_service(services.prefect_worker(self.environment()))
+
+    def start_service(self, service: Service) -> ProcessRecord:
+        """Start a service and wait until it is ready; one that runs already is left alone.
+
+        One that runs with another command or other variables is restarted; so is nothing else, ever.
+        """
+        with self.exclusive(f"starting {service.name}"):
+            record = self._state.read().processes.get(service.name)
+            if record is None or not processes.is_running(record) or record.fingerprint != service.fingerprint:
+                if record is not None and processes.stop(record):
+                    logger.info("stopped %s, which ran with other settings or had left processes", service.name)
+                record = processes.spawn(
+                    service,
+                    environment=process_environment(service.environment),
+                    log=log_file(self.home, service.name),
+                    folder=PROJECT_ROOT,
+                )
+                self._save(record)
+                logger.info("starting %s (pid %d)", service.name, record.pid)
+            try:
+                processes.wait_until_ready(service, record)
+            except LocalStackError:
+                self._save(record.in_phase(Phase.FAILED))
+                raise
+            record = record.in_phase(Phase.RUNNING)
+            self._save(record)
+            return record
+
+    def port(self, service: str, preferred: int) -> int:
+        """The port for a service: the one it has while it runs, else one settled now and remembered."""
+
+        def settle(state: State) -> State:
+            record = state.processes.get(service)
+            if service in state.ports and record is not None and processes.is_running(record):
+                return state
+            others = frozenset(number for name, number in state.ports.items() if name != service)
+            remembered = state.ports.get(service)
+            choice = choose_port(preferred, remembered=remembered, avoid=others)
+            if choice.number != remembered:
+                logger.info("%s gets %s", service, choice.reason)
+            return state.with_port(service, choice.number)
+
+        return self._state.update(settle).ports[service]
+
+    def environment(self) -> dict[str, str]:
+        """The variables for everything that works with this stack (see environment.py). They include passwords."""
+        return stack_variables(
+            self.home,
+            postgres_port=self._postgres_port(),
+            prefect_port=self.port(services.PREFECT_SERVER, services.PREFECT_PORT),
+            secrets=self.secrets,
+        )
+
+    def write_environment(self) -> Path:
+        """Write the variables as a file for a shell to source, and return its path."""
+        path = self.home / "env"
+        write_environment_file(path, self.environment())
+        return path
+
+    def _postgres_status(self) -> ServiceStatus:
+        log = log_file(self.home, "postgres")
+        try:
+            server = self.postgres.server(patience_seconds=2.0)
+        except LocalStackError:
+            return ServiceStatus("postgres", "not answering", None, None, None, log)
+        if server is None:
+            return ServiceStatus("postgres", "stopped", None, None, None, log)
+        address = f"{server.host}:{server.port}"
+        return ServiceStatus("postgres", "running", server.pid, address, server.started_at, log)
+
+    def _postgres_port(self) -> int:
+        port = self._state.read().ports.get("postgres")
+        if port is None:
+            raise LocalStackError(
+                "The local stack has no database yet.", where=str(self.home), remedy="Start the local stack first."
+            )
+        return port
+
+    def _save(self, record: ProcessRecord) -> None:
+        self._state.update(lambda state: state.with_process(record))
+
+
+def _status(record: ProcessRecord) -> ServiceStatus:
+    if not processes.is_running(record):
+        condition = record.phase.value if record.phase in {Phase.STOPPED, Phase.FAILED} else "died"
+        return ServiceStatus(record.name, condition, None, record.health_url, None, record.log)
+    if record.health_url is not None and not processes.answers(record.health_url):
+        condition = "starting" if record.phase is Phase.STARTING else "not answering"
+    else:
+        condition = "running"
+    return ServiceStatus(record.name, condition, record.pid, record.health_url, record.started_at, record.log)
+
+
+def _run_side_by_side(steps: Sequence[Callable[[], object]]) -> None:
+    """Run the steps in threads; when all have ended, raise the first error. Further ones are logged."""
+    with ThreadPoolExecutor(max_workers=len(steps)) as pool:
+        futures = [pool.submit(step) for step in steps]
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    for error in errors[1:]:
+        logger.error("%s", error)
+    if errors:
+        raise errors[0]

@@ -1,0 +1,104 @@
+"""Start a deployment and follow it in the terminal: what it logs, and how it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, LogFilter
+from prefect.client.schemas.objects import FlowRun, Log
+from prefect.client.schemas.sorting import LogSort
+from prefect.exceptions import ObjectNotFound
+
+from connectors.errors import ConfigurationError, TransientError
+
+_POLL_SECONDS = 0.5
+_PAGE = 200
+_INFO = 20
+_OVERLAP = timedelta(seconds=10)
+_QUIET = ("Created task run", "Executing flow", "Finished in state", "Beginning flow run", "Created subflow run")
+"""Beginnings of Prefect's own lines that say what ours say better."""
+
+
+class RunFailedError(Exception):
+    """A flow run ended in another state than Completed; the message is the state's."""
+
+
+def run_deployment(name: str, say: Callable[[str], None], *, timeout_seconds: float = 3600.0) -> FlowRun:
+    """Start a deployment (`flow/deployment`) and wait for it, saying each line that its flows and loads log.
+
+    Raises:
+        ConfigurationError: there is no such deployment.
+        RunFailedError: the run ended otherwise than Completed.
+        TransientError: it has not ended in time, or was not even started by a worker.
+    """
+    with get_client(sync_client=True) as client:
+        try:
+            deployment = client.read_deployment_by_name(name)
+        except ObjectNotFound:
+            raise ConfigurationError(
+                f"There is no deployment `{name}`.", remedy="Run `headwater deploy`; `prefect deployment ls` lists them."
+            ) from None
+        run = client.create_flow_run_from_deployment(deployment.id)
+        follower = _Follower(client, run.id, say)
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            run = client.read_flow_run(run.id)
+            follower.catch_up()
+            if run.state is not None and run.state.is_final():
+                break
+            if time.monotonic() > deadline:
+                raise TransientError(
+                    f"The run {run.name} is {run.state_name} after {timeout_seconds:.0f} s.",
+                    remedy="See it in the dashboard; a run that stays Scheduled or Pending has no worker.",
+                )
+            time.sleep(_POLL_SECONDS)
+        follower.catch_up()
+        if not run.state.is_completed():
+            raise RunFailedError(run.state.message or f"The run ended {run.state_name}.")
+        return run
+
+
+@dataclass(slots=True)
+class _Follower:
+    """Remembers what of a run, and of the runs it started, has been said."""
+
+    client: SyncPrefectClient
+    run_id: UUID
+    say: Callable[[str], None]
+    since: datetime = field(default_factory=lambda: datetime.now(UTC))
+    said: set[UUID] = field(default_factory=set)
+
+    def catch_up(self) -> None:
+        children = self.client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(parent_flow_run_id={"any_": [self.run_id]})  # type: ignore[arg-type]
+        )
+        for log in self._logs([self.run_id, *(child.id for child in children)]):
+            if log.id is None or log.id in self.said:
+                continue
+            self.said.add(log.id)
+            self.since = max(self.since, log.timestamp)
+            if not log.message.startswith(_QUIET):
+                self.say(log.message.splitlines()[0])
+
+    def _logs(self, run_ids: list[UUID]) -> list[Log]:
+        """What was logged lately; lines of different runs reach the server out of order, so a little overlaps."""
+        logs: list[Log] = []
+        while True:
+            page = self.client.read_logs(
+                log_filter=LogFilter(
+                    flow_run_id={"any_": run_ids},  # type: ignore[arg-type]
+                    level={"ge_": _INFO},  # type: ignore[arg-type]
+                    timestamp={"after_": self.since - _OVERLAP},  # type: ignore[arg-type]
+                ),
+                sort=LogSort.TIMESTAMP_ASC,
+                limit=_PAGE,
+                offset=len(logs),
+            )
+            logs += page
+            if len(page) < _PAGE:
+                return logs

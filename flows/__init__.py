@@ -1,0 +1,1 @@
+"""What runs, and in which order. Flows compose tasks; each is a deployment in prefect.yaml."""

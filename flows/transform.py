@@ -1,0 +1,41 @@
+"""Transform: dbt builds and tests every layer, then what passed is published.
+
+Build and publish are one unit under one lease: a build that began while another was being published would otherwise
+be shown half done. Write mode: models as their configuration says; serving is brought up to date row by row. Rerun
+safety: any time; a failed build leaves readers with the last good generation.
+"""
+
+from __future__ import annotations
+
+from prefect import flow, get_run_logger
+from prefect.runtime import flow_run
+
+from connectors.destinations.warehouse.ledger import Lease
+from connectors.destinations.warehouse.publish import PublishReport
+from tasks.credentials import WAREHOUSE_TRANSFORMER, PrefectConnections
+from tasks.publish import publish_marts
+from tasks.transform import build
+
+WAIT_SECONDS = 3600.0
+"""How long a transform waits for the one before it."""
+
+
+@flow(name="transform", persist_result=False)
+def transform(select: str | None = None, full_refresh: bool = False) -> PublishReport | None:
+    """Build, test and publish.
+
+    Args:
+        select: dbt node selection, e.g. `stg_flights_api__flights+`. A selection is built and tested, and not
+            published: only a build of the whole project has passed every test.
+        full_refresh: build incremental models from the beginning.
+    """
+    transformer = PrefectConnections().database(WAREHOUSE_TRANSFORMER)
+    run = f"flow run {flow_run.name} ({flow_run.id})"
+    with Lease(transformer, "dbt", "transform", run, wait_seconds=WAIT_SECONDS):
+        report = build(transformer, select=select, full_refresh=full_refresh)
+        log = get_run_logger()
+        log.info("dbt built %s models; %s tests passed, %s warned.", report.built, report.tested, report.warned)
+        if select:
+            log.info("A selection is not published.")
+            return None
+        return publish_marts(report, run)

@@ -1,0 +1,171 @@
+"""Connections from Prefect: databases from `SqlAlchemyConnector` blocks, secrets from `Secret` blocks, buckets from
+`S3Bucket` blocks, and what anyone may see (addresses, folders) from variables.
+
+`register` fills them from the environment, so a block exists because code says so, and can be made anew anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeVar, cast
+from urllib.parse import urlsplit
+
+from prefect.blocks.core import Block
+from prefect.blocks.system import Secret as SecretBlock
+from prefect.variables import Variable
+from prefect_aws import AwsCredentials, S3Bucket
+from prefect_aws.client_parameters import AwsClientParameters
+from prefect_sqlalchemy import ConnectionComponents, SqlAlchemyConnector
+from pydantic import SecretStr
+
+from connectors.connections import (
+    Connections,
+    Database,
+    EnvironmentConnections,
+    ObjectStore,
+    Requirement,
+    Secret,
+    Setting,
+    StoreLocation,
+)
+from connectors.errors import ConfigurationError
+from connectors.ingest import LANDING, WAREHOUSE_LOADER
+from connectors.registry import SOURCES
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+Kind = TypeVar("Kind", bound=Block)
+
+WAREHOUSE_TRANSFORMER = Database("warehouse_transformer")
+WAREHOUSE_PUBLISHER = Database("warehouse_publisher")
+
+
+def requirements() -> list[Requirement]:
+    """Everything that the flows connect to: the destinations and what each registered source needs."""
+    needed: list[Requirement] = [WAREHOUSE_LOADER, WAREHOUSE_TRANSFORMER, WAREHOUSE_PUBLISHER, LANDING]
+    for source in SOURCES.values():
+        needed += [requirement for requirement in source.requirements if requirement not in needed]
+    return needed
+
+
+class PrefectConnections:
+    """`Connections` kept by the Prefect server."""
+
+    def setting(self, requirement: Setting) -> str:
+        return self._variable(requirement)
+
+    def secret(self, requirement: Secret) -> str:
+        return str(self._block(SecretBlock, requirement).get())
+
+    def database(self, requirement: Database) -> URL:
+        info = self._block(SqlAlchemyConnector, requirement).connection_info
+        if not isinstance(info, ConnectionComponents):
+            raise ConfigurationError(
+                f"The block sqlalchemy-connector/{requirement.block_name} holds a URL, which Prefect prints in full.",
+                remedy=f"Set {requirement.environment_variable} and run `headwater register`, which stores its parts.",
+            )
+        return cast("URL", info.create_url())
+
+    def object_store(self, requirement: ObjectStore) -> StoreLocation:
+        url = self._variable(requirement)
+        if not url.startswith("s3://"):
+            return StoreLocation(url)
+        credentials = self._block(S3Bucket, requirement).credentials
+        if not isinstance(credentials, AwsCredentials):
+            raise ConfigurationError(
+                f"The block s3-bucket/{requirement.block_name} holds credentials that are not AWS's own kind.",
+                remedy="Run `headwater register`, or give the block an AwsCredentials block.",
+            )
+        secret = credentials.aws_secret_access_key
+        options = {
+            "access_key_id": credentials.aws_access_key_id,
+            "secret_access_key": secret.get_secret_value() if secret else None,
+            "session_token": credentials.aws_session_token,
+            "region": credentials.region_name,
+            "endpoint": credentials.aws_client_parameters.endpoint_url,
+        }
+        return StoreLocation(url, {name: value for name, value in options.items() if value})
+
+    def _variable(self, requirement: Requirement) -> str:
+        value = Variable.get(requirement.name)
+        if not value:
+            raise _missing(requirement, f"variable {requirement.name}")
+        return str(value)
+
+    def _block(self, kind: type[Kind], requirement: Requirement) -> Kind:
+        try:
+            return cast(Kind, kind.load(requirement.block_name))
+        except ValueError as error:
+            raise _missing(requirement, f"block {kind.get_block_type_slug()}/{requirement.block_name}") from error
+
+
+def _missing(requirement: Requirement, where: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"Prefect has no {where}.",
+        remedy=f"Set {requirement.environment_variable} in the environment and run `headwater register`.",
+    )
+
+
+def register(environment: EnvironmentConnections, needed: Iterable[Requirement]) -> list[str]:
+    """Write the blocks and variables for what is needed, from the environment. Safe to repeat.
+
+    Returns:
+        What was written, as Prefect names it.
+
+    Raises:
+        ConfigurationError: a value is missing or malformed; what came before it has been written.
+    """
+    return [_register(environment, requirement) for requirement in needed]
+
+
+def _register(environment: Connections, requirement: Requirement) -> str:
+    if isinstance(requirement, Setting):
+        return _set_variable(requirement, environment.setting(requirement))
+    if isinstance(requirement, Secret):
+        SecretBlock(value=SecretStr(environment.secret(requirement))).save(requirement.block_name, overwrite=True)
+        return f"secret/{requirement.block_name}"
+    if isinstance(requirement, Database):
+        _connector(environment.database(requirement)).save(requirement.block_name, overwrite=True)
+        return f"sqlalchemy-connector/{requirement.block_name}"
+    if isinstance(requirement, ObjectStore):
+        location = environment.object_store(requirement)
+        if location.url.startswith("s3://"):
+            _bucket(location).save(requirement.block_name, overwrite=True)
+        return _set_variable(requirement, location.url)
+    raise TypeError(f"no block is known for a {requirement.kind}")
+
+
+def _set_variable(requirement: Requirement, value: str) -> str:
+    Variable.set(requirement.name, value, overwrite=True)
+    return f"variable/{requirement.name}"
+
+
+def _connector(url: URL) -> SqlAlchemyConnector:
+    return SqlAlchemyConnector(
+        connection_info=ConnectionComponents(
+            driver=url.drivername,
+            username=url.username,
+            password=SecretStr(str(url.password)) if url.password is not None else None,
+            host=url.host,
+            port=url.port,
+            database=url.database,
+            query={name: value if isinstance(value, str) else value[-1] for name, value in url.query.items()},
+        )
+    )
+
+
+def _bucket(location: StoreLocation) -> S3Bucket:
+    parts = urlsplit(location.url)
+    secret = location.options.get("secret_access_key")
+    return S3Bucket(
+        bucket_name=parts.netloc,
+        bucket_folder=parts.path.strip("/"),
+        credentials=AwsCredentials(
+            aws_access_key_id=location.options.get("access_key_id"),
+            aws_secret_access_key=SecretStr(secret) if secret else None,
+            aws_session_token=location.options.get("session_token"),
+            region_name=location.options.get("region"),
+            aws_client_parameters=AwsClientParameters(endpoint_url=location.options.get("endpoint")),
+        ),
+    )

@@ -1,0 +1,158 @@
+"""dbt, as Prefect sees it: every node and test a task run of the flow that builds, and the truth about the outcome."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dbt.artifacts.schemas.results import NodeStatus
+from prefect import get_run_logger
+from prefect_dbt import PrefectDbtRunner, PrefectDbtSettings
+from sqlalchemy.engine import URL
+
+from connectors.destinations.warehouse.publish import Mart
+from connectors.errors import ConfigurationError, DataError
+
+DBT_PROJECT = Path(os.environ.get("HEADWATER_DBT_PROJECT") or Path(__file__).resolve().parent.parent / "dbt")
+
+_BAD = {NodeStatus.Error, NodeStatus.Fail, NodeStatus.RuntimeErr}
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """A dbt build that passed."""
+
+    invocation_id: str
+    built: int
+    """Models, seeds and snapshots."""
+    tested: int
+    warned: int
+
+
+def build(transformer: URL, *, select: str | None = None, full_refresh: bool = False) -> BuildReport:
+    """Build and test the project (or a selection) in the warehouse. Call it inside a flow.
+
+    Args:
+        transformer: the warehouse, as the role that owns staging, intermediate and marts.
+        select: dbt node selection; all of the project without it.
+        full_refresh: build incremental models from the beginning.
+
+    Raises:
+        ConfigurationError: dbt could not start: a wrong selection, a model that does not compile, no warehouse.
+        DataError: a model or a test failed; those that need it were skipped.
+    """
+    arguments = ["build"]
+    if select:
+        arguments += ["--select", *select.split()]
+    if full_refresh:
+        arguments.append("--full-refresh")
+    settings = PrefectDbtSettings(project_dir=DBT_PROJECT, profiles_dir=DBT_PROJECT)
+    runner = PrefectDbtRunner(settings=settings, raise_on_failure=False, disable_assets=True)
+    with _environment(transformer):
+        try:
+            outcome = runner.invoke(arguments)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"dbt could not build: {error}",
+                remedy="See the run's log; `dbt build` in the folder dbt says it at more length.",
+            ) from error
+    results = outcome.result.results
+    failed = [result for result in results if result.status in _BAD]
+    if failed or not outcome.success:
+        raise _failure(failed, sum(result.status == NodeStatus.Skipped for result in results))
+    if not results:
+        raise ConfigurationError(
+            f"dbt selected nothing by `{select}`.",
+            remedy="Correct the selection; `dbt ls --select …` shows what it takes.",
+        )
+    tests = [result for result in results if result.node.resource_type in ("test", "unit_test")]
+    warned = [result for result in results if result.status == NodeStatus.Warn]
+    for result in warned:
+        get_run_logger().warning("%s warns: %s", result.node.name, result.message)
+    return BuildReport(_invocation_id(), len(results) - len(tests), len(tests), len(warned))
+
+
+def marts() -> list[Mart]:
+    """The models of the marts layer, as the last build's manifest has them.
+
+    Raises:
+        ConfigurationError: there is no manifest: nothing has been built here.
+    """
+    manifest = _artifact("manifest.json")
+    return [
+        Mart(
+            name=node["alias"],
+            schema=node["schema"],
+            key=tuple(
+                column
+                for constraint in node.get("constraints", ())
+                if constraint["type"] == "primary_key"
+                for column in constraint["columns"]
+            ),
+            description=node["description"],
+            columns={name: column["description"] for name, column in node["columns"].items()},
+        )
+        for node in manifest["nodes"].values()
+        if node["resource_type"] == "model" and node["fqn"][1] == "marts"
+    ]
+
+
+def _artifact(name: str) -> dict[str, Any]:
+    path = DBT_PROJECT / "target" / name
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"dbt left no {name} here.", remedy="Run the transform first: `prefect deployment run 'transform/nyc'`."
+        ) from None
+    return content
+
+
+def _invocation_id() -> str:
+    return str(_artifact("run_results.json")["metadata"]["invocation_id"])
+
+
+def _failure(failed: Sequence[Any], skipped: int) -> DataError:
+    named = "; ".join(f"{result.node.name}: {_first_line(result.message)}" for result in failed[:_MOST_NAMED])
+    more = f" and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
+    return DataError(
+        f"{len(failed)} dbt node{'s' if len(failed) != 1 else ''} failed: {named}{more}."
+        f"{f' {skipped} that need them were skipped.' if skipped else ''}",
+        remedy="Nothing was published; readers keep the last good generation. "
+        "Each failed node is a task run with its log in the dashboard.",
+    )
+
+
+def _first_line(message: str | None) -> str:
+    return " ".join((message or "no message").split())[:300]
+
+
+@contextmanager
+def _environment(transformer: URL) -> Iterator[None]:
+    """What dbt/profiles.yml reads, for as long as dbt runs."""
+    values = {
+        "HEADWATER_WAREHOUSE_HOST": transformer.host or "",
+        "HEADWATER_WAREHOUSE_PORT": str(transformer.port or 5432),
+        "HEADWATER_WAREHOUSE_DATABASE": transformer.database or "",
+        "HEADWATER_TRANSFORMER_USER": transformer.username or "",
+        "DBT_ENV_SECRET_HEADWATER_TRANSFORMER_PASSWORD": str(transformer.password or ""),
+        "DO_NOT_TRACK": "1",
+    }
+    if "sslmode" in transformer.query:
+        values["HEADWATER_WAREHOUSE_SSLMODE"] = str(transformer.query["sslmode"])
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
