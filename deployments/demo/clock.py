@@ -6,6 +6,7 @@ Going back would unsay what the source systems have already told, which no real 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -60,3 +61,48 @@ def parse_duration(text: str) -> timedelta:
 def iso(instant: datetime) -> str:
     """The instant as the demo's systems write it: `2013-12-31T17:00:00Z`."""
     return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class CachedClock:
+    """The same clock for a reader who looks very often: the file is read again only when it was replaced."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._seen: tuple[int, int] | None = None
+        self._instant = DEFAULT
+
+    def now(self) -> datetime:
+        try:
+            status = _path(self._home).stat()
+        except FileNotFoundError:
+            return DEFAULT
+        version = (status.st_ino, status.st_mtime_ns)
+        if version != self._seen:
+            self._instant = read(self._home)
+            self._seen = version
+        return self._instant
+
+
+def _move(home: Path, to: Callable[[datetime], datetime]) -> datetime:
+    path = _path(home)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with locked(path.with_suffix(".lock"), doing="moving the demo's clock", timeout_seconds=10):
+        now = read(home)
+        try:
+            instant = to(now).astimezone(UTC).replace(microsecond=0)
+        except OverflowError:
+            raise LocalStackError(
+                "The demo's clock cannot be moved that far.", where=str(path), remedy="Move it by days, not millennia."
+            ) from None
+        if instant < now:
+            raise LocalStackError(
+                f"The demo's clock stands at {iso(now)} and does not go back to {iso(instant)}.",
+                where=str(path),
+                remedy="Choose a later instant; to begin anew, destroy the local stack and bring it up again.",
+            )
+        write_atomically(path, iso(instant) + "\n")
+        return instant
+
+
+def _path(home: Path) -> Path:
+    return home / "demo" / "clock"

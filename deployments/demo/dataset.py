@@ -18,7 +18,7 @@ NOT_KNOWN = "NA"
 
 
 def text(name: str) -> str:
-    """The text of one of the data files, line ends untouched: `flights`, `weather`, `planes`, `airports`, `airlines`."""
+    """The text of `flights`, `weather`, `planes`, `airports` or `airlines`, line ends untouched."""
     folder = _folder()
     if name == "flights":
         with zipfile.ZipFile(folder / "flights.csv.zip") as archive:

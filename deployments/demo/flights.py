@@ -19,17 +19,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 
-from deployments.demo import dataset
+from deployments.demo import clock, dataset
 
 _ID_BITS = 20
 _MINUTE = 60
 _HOUR = 60 * _MINUTE
 _ANNOUNCED_BEFORE = 24 * _HOUR
 _UNKNOWN_UNTIL_SETTLED = ("dep_time", "dep_delay", "arr_time", "arr_delay", "air_time")
+# Positions in a row of the file.
+_NUMBERS_THAT_MAY_BE_MISSING = (3, 5, 6, 8, 14)
+_TAIL_NUMBER = 11
 _RECORD = (
     '{"id":%d,"year":%s,"month":%s,"day":%s,"dep_time":%s,"sched_dep_time":%s,"dep_delay":%s,"arr_time":%s,'
-    '"sched_arr_time":%s,"arr_delay":%s,"carrier":%s,"flight":%s,"tailnum":%s,"origin":%s,"dest":%s,"air_time":%s,'
-    '"distance":%s,"hour":%s,"minute":%s,"time_hour":"%s","status":"%s","updated_at":"%s"}'
+    '"sched_arr_time":%s,"arr_delay":%s,"carrier":"%s","flight":%s,"tailnum":%s,"origin":"%s","dest":"%s",'
+    '"air_time":%s,"distance":%s,"hour":%s,"minute":%s,"time_hour":"%s","status":"%s","updated_at":"%s"}'
 )
 
 
@@ -58,14 +61,11 @@ class Flights:
     """All flights of 2013, encoded once."""
 
     def __init__(self) -> None:
-        unsorted = [
-            (event(settled_at, number), scheduled_at, record) for number, scheduled_at, settled_at, record in _settled()
-        ]
-        unsorted.sort()
-        # In the order of settling, each the same flight at the same index.
-        self._settled = array("q", (key for key, _, _ in unsorted))
-        self._scheduled_at = array("q", (scheduled_at for _, scheduled_at, _ in unsorted))
-        self._records = [record for _, _, record in unsorted]
+        by_settling = sorted(_settled())
+        # In the order of settling, each flight at the same index of all three.
+        self._settled = array("q", (key for key, _, _ in by_settling))
+        self._scheduled_at = array("q", (scheduled_at for _, scheduled_at, _ in by_settling))
+        self._records = [record for _, _, record in by_settling]
         # In the order of announcement, with the index of the flight above.
         announced = sorted(
             (event(scheduled_at - _ANNOUNCED_BEFORE, _flight(key)), index)
@@ -82,7 +82,7 @@ class Flights:
 
     def page(self, *, now: int, after: int, limit: int, window: Window | None = None) -> Page:
         """The first `limit` flights whose latest event follows `after`, as they are at `now`."""
-        settled = self._settled_events(now, after, window)
+        settled = self._settled_events(now, after, limit, window)
         announced = self._announced_events(now, after, window)
         events = list(islice(heapq.merge(settled, announced), limit + 1))
         has_more = len(events) > limit
@@ -93,11 +93,12 @@ class Flights:
         ]
         return Page(records, events[-1][0] if has_more else None)
 
-    def _settled_events(self, now: int, after: int, window: Window | None) -> Iterator[tuple[int, int]]:
+    def _settled_events(self, now: int, after: int, limit: int, window: Window | None) -> Iterator[tuple[int, int]]:
         """Events and flights settled by now: a range of the index, as nothing happens to a flight after that."""
         start = bisect_right(self._settled, after)
         end = bisect_left(self._settled, event(now + 1, 0))
         if window is None:
+            end = min(end, start + limit + 1)
             return zip(self._settled[start:end], range(start, end), strict=True)
         start = max(start, bisect_left(self._settled, event(window.start, 0)))
         end = min(end, bisect_left(self._settled, event(window.end + self._longest_settling, 0)))
@@ -119,21 +120,53 @@ class Flights:
                 yield self._announced[position], index
 
 
-def _settled() -> Iterator[tuple[int, int, int, bytes]]:
-    """Every flight's id, scheduled departure, instant of settling, and final record."""
-    instants: dict[str, int] = {}
+def _settled() -> Iterator[tuple[int, int, bytes]]:
+    """Every flight's settling event, its scheduled departure, and its final record."""
+    seconds: dict[str, int] = {}
     texts: dict[int, str] = {}
     reader = csv.reader(io.StringIO(dataset.text("flights")))
     next(reader)
     for number, row in enumerate(reader, start=1):
-        time_hour, minute = row[18], row[17]
-        if time_hour not in instants:
-            instants[time_hour] = int(datetime.fromisoformat(time_hour).timestamp())
-        scheduled_at = instants[time_hour] + int(minute) * _MINUTE
+        hour = row[18]
+        if hour not in seconds:
+            seconds[hour] = int(datetime.fromisoformat(hour).timestamp())
+        scheduled_at = seconds[hour] + int(row[17]) * _MINUTE
         status, settled_at = _outcome(scheduled_at, dep_delay=row[5], arr_delay=row[8], air_time=row[14])
         if settled_at not in texts:
             texts[settled_at] = _iso(settled_at)
-        values = [value if value != dataset.NOT_KNOWN else "null" for value in row]
-        for column in _TEXT_COLUMNS:
-            ...
-        yield number, scheduled_at, settled_at, (_RECORD % (number, *values, status, texts[settled_at])).encode()
+        # Nothing needs escaping: the values are whole numbers, codes of letters and digits, and instants.
+        for column in _NUMBERS_THAT_MAY_BE_MISSING:
+            if row[column] == dataset.NOT_KNOWN:
+                row[column] = "null"
+        row[_TAIL_NUMBER] = "null" if row[_TAIL_NUMBER] == dataset.NOT_KNOWN else f'"{row[_TAIL_NUMBER]}"'
+        record = _RECORD % (number, *row, status, texts[settled_at])
+        yield event(settled_at, number), scheduled_at, record.encode()
+
+
+def _outcome(scheduled_at: int, *, dep_delay: str, arr_delay: str, air_time: str) -> tuple[str, int]:
+    """How the flight ended, and when that was known: half an hour after landing, 6 h for a diversion to be settled."""
+    if dep_delay == dataset.NOT_KNOWN:
+        return "cancelled", scheduled_at + _HOUR
+    departed_at = scheduled_at + max(int(dep_delay), 0) * _MINUTE
+    if arr_delay == dataset.NOT_KNOWN:
+        return "diverted", departed_at + 6 * _HOUR
+    return "landed", departed_at + (int(air_time) + 30) * _MINUTE
+
+
+def _as_announced(final_record: bytes, announcement: int) -> bytes:
+    """The record of a flight that has not been settled yet."""
+    record = json.loads(final_record)
+    record.update(dict.fromkeys(_UNKNOWN_UNTIL_SETTLED), status="scheduled", updated_at=_iso(_at(announcement)))
+    return json.dumps(record, separators=(",", ":")).encode()
+
+
+def _at(key: int) -> int:
+    return key >> _ID_BITS
+
+
+def _flight(key: int) -> int:
+    return key & (1 << _ID_BITS) - 1
+
+
+def _iso(seconds: int) -> str:
+    return clock.iso(datetime.fromtimestamp(seconds, UTC))

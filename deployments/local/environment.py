@@ -45,10 +45,7 @@ def role_name(role: str) -> str:
 def stack_variables(home: Path, *, postgres_port: int, prefect_port: int, secrets: Secrets) -> dict[str, str]:
     """The variables that say where the stack's parts are, and those that its user set (`Secrets.variables`)."""
     return {
-        "PREFECT_API_URL": f"http://{LOOPBACK}:{prefect_port}/api",
-        "PREFECT_HOME": str(home / "prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
+        **prefect_variables(home, prefect_port),
         "HEADWATER_HOME": str(home),
         "HEADWATER_LANDING_URL": (home / "landing").as_uri(),
         "HEADWATER_WAREHOUSE_HOST": LOOPBACK,
@@ -60,8 +57,18 @@ def stack_variables(home: Path, *, postgres_port: int, prefect_port: int, secret
             )
             for role in WAREHOUSE_ROLES
         },
-        **_proxy_exceptions(),
         **secrets.variables(),
+    }
+
+
+def prefect_variables(home: Path, port: int) -> dict[str, str]:
+    """The variables of Prefect, server and clients alike: where it is, and that it phones nobody."""
+    return {
+        "PREFECT_API_URL": f"http://{LOOPBACK}:{port}/api",
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        **_proxy_exceptions(),
     }
 
 

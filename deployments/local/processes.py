@@ -205,7 +205,7 @@ def stop(record: ProcessRecord) -> bool:
             # psutil refuses to signal a process that took over the id since we looked.
             with suppress(psutil.NoSuchProcess):
                 member.send_signal(end)
-        psutil.wait_procs(members, timeout=patience)
+        _wait_until_gone(members, patience)
     survivors = _members(record)
     if survivors:
         raise LocalStackError(
@@ -244,6 +244,21 @@ def _is_ours(process: psutil.Process, record: ProcessRecord) -> bool:
             return token == record.token
     same_moment = abs(process.create_time() - record.created) < _CREATION_TOLERANCE_SECONDS
     return process.pid == record.pid and same_moment
+
+
+def _wait_until_gone(members: list[psutil.Process], seconds: float) -> None:
+    """Wait until all have ended. A zombie counts as ended: in a container, process 1 may be slow to bury them."""
+    deadline = time.monotonic() + seconds
+    while members and time.monotonic() < deadline:
+        time.sleep(0.02)
+        members = [member for member in members if _is_alive(member)]
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _reap(pid: int) -> int | None:

@@ -27,7 +27,7 @@ def prefect_server(variables: Mapping[str, str], *, port: int, postgres_port: in
     return Service(
         name=PREFECT_SERVER,
         command=tuple(command),
-        # Only the server may know how to reach its database.
+        # The server alone knows how to reach its database, and nothing of the warehouse.
         environment={**variables, "PREFECT_API_DATABASE_CONNECTION_URL": database},
         health_url=f"http://{LOOPBACK}:{port}/api/health",
         # The first start also creates some seventy tables.

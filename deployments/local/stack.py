@@ -26,6 +26,7 @@ from deployments.local.environment import (
     WAREHOUSE,
     WAREHOUSE_CREATORS,
     WAREHOUSE_ROLES,
+    prefect_variables,
     process_environment,
     role_name,
     stack_variables,
@@ -108,15 +109,14 @@ class LocalStack:
             return environment_file
 
     def down(self) -> tuple[str, ...]:
-        """Stop everything, last started first, PostgreSQL at the end. Returns what had to be stopped, in order."""
+        """Stop everything; returns what had to be stopped, in order. The data stay."""
         if not self.home.exists():
             logger.info("nothing to stop: %s does not exist", self.home)
             return ()
         stopped = []
         errors = []
         with self.exclusive("taking the local stack down"):
-            records = sorted(self._state.read().processes.values(), key=lambda record: record.started_at)
-            for record in reversed(records):
+            for record in sorted(self._state.read().processes.values(), key=_stopping_order):
                 try:
                     if processes.stop(record):
                         logger.info("stopped %s", record.name)
@@ -168,9 +168,10 @@ class LocalStack:
     def start_prefect_server(self) -> ProcessRecord:
         """Start the Prefect server and wait until its API answers. Needs PostgreSQL."""
         with self.exclusive("starting the Prefect server"):
+            port = self.port(services.PREFECT_SERVER, services.PREFECT_PORT)
             service = services.prefect_server(
-                self.environment(),
-                port=self.port(services.PREFECT_SERVER, services.PREFECT_PORT),
+                prefect_variables(self.home, port),
+                port=port,
                 postgres_port=self._postgres_port(),
                 password=self.secrets.password(PREFECT_DATABASE),
             )
@@ -259,6 +260,11 @@ class LocalStack:
 
     def _save(self, record: ProcessRecord) -> None:
         self._state.update(lambda state: state.with_process(record))
+
+
+def _stopping_order(record: ProcessRecord) -> int:
+    """The worker first, while its runs can still report to the server; the server after all who may talk to it."""
+    return {services.PREFECT_WORKER: 0, services.PREFECT_SERVER: 2}.get(record.name, 1)
 
 
 def _status(record: ProcessRecord) -> ServiceStatus:

@@ -2,14 +2,9 @@
 
 -- Both sides of an airport are counted on event_date, the day the flight was due to leave. Arrivals by local date would
 -- need time zones that some destinations lack, and would not add up to the flights of a day.
+-- The fact is named twice on purpose: PostgreSQL writes a shared CTE out in full before it reads it twice.
 
-with flights as (
-
-    select * from {{ ref('fct_flights') }}
-
-),
-
-departures as (
+with departures as (
 
     select
         origin_airport_code as airport_code,
@@ -20,7 +15,7 @@ departures as (
         count(*) filter (where flight_status = 'scheduled') as pending_departures,
         count(*) filter (where is_departure_delayed) as delayed_departures,
         avg(departure_delay_minutes)::numeric(8, 2) as average_departure_delay_minutes
-    from flights
+    from {{ ref('fct_flights') }}
     group by origin_airport_code, event_date
 
 ),
@@ -37,7 +32,7 @@ arrivals as (
         count(*) filter (where flight_status = 'scheduled') as pending_arrivals,
         count(*) filter (where is_arrival_delayed) as delayed_arrivals,
         avg(arrival_delay_minutes)::numeric(8, 2) as average_arrival_delay_minutes
-    from flights
+    from {{ ref('fct_flights') }}
     group by destination_airport_code, event_date
 
 ),

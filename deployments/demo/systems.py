@@ -1,0 +1,84 @@
+"""The demo's source systems on the local stack: start them, and let time pass in them."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+
+from deployments.demo import clock, operations_database, weather_files
+from deployments.demo.flights_api import KEY_VARIABLE
+from deployments.local.errors import LocalStackError
+from deployments.local.ports import LOOPBACK
+from deployments.local.processes import Service
+from deployments.local.server import PostgresServer, database_url
+from deployments.local.stack import LocalStack
+
+FLIGHTS_API = "flights-api"
+FLIGHTS_API_PORT = 8711
+
+
+def start(stack: LocalStack) -> dict[str, str]:
+    """Start what the demo's sources are served by; returns the variables that tell the product where they are.
+
+    Needs PostgreSQL. Fits `LocalStack.up(systems=start)`.
+    """
+    port = stack.port(FLIGHTS_API, FLIGHTS_API_PORT)
+    key = stack.secrets.password(FLIGHTS_API)
+    server = _server(stack)
+    # Reading the flights keeps the API busy for seconds; the rest is done meanwhile.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        api = pool.submit(stack.start_service, _flights_api(stack, port, key))
+        operations_database.prepare(server, stack.secrets)
+        _refresh(stack, server, clock.read(stack.home))
+        api.result()
+    reader = operations_database.READER
+    return {
+        "HEADWATER_FLIGHTS_API_URL": f"http://{LOOPBACK}:{port}",
+        KEY_VARIABLE: key,
+        "HEADWATER_OPERATIONS_DB_URL": database_url(
+            server.port, operations_database.DATABASE, reader, stack.secrets.password(reader)
+        ),
+        "HEADWATER_WEATHER_FILES_URL": weather_files.folder(stack.home).as_uri(),
+    }
+
+
+def advance(stack: LocalStack, *, by: timedelta | None = None, to: datetime | None = None) -> datetime:
+    """Let time pass in the demo, by a duration or to an instant; returns where its clock stands now.
+
+    If that is interrupted after the clock has moved, the next `advance` or `start` brings the systems up to it.
+    """
+    server = _server(stack)
+    with stack.exclusive("moving the demo's clock"):
+        if by is not None and to is None:
+            now = clock.advance(stack.home, by)
+        elif to is not None and by is None:
+            now = clock.set_to(stack.home, to)
+        else:
+            raise ValueError("Give either `by` or `to`.")
+        _refresh(stack, server, now)
+        return now
+
+
+def _refresh(stack: LocalStack, server: PostgresServer, now: datetime) -> None:
+    weather_files.deliver(stack.home, now)
+    operations_database.advance(server, stack.secrets, now)
+
+
+def _flights_api(stack: LocalStack, port: int, key: str) -> Service:
+    command = [sys.executable, "-m", "deployments.demo.flights_api", "--port", str(port), "--home", str(stack.home)]
+    return Service(
+        name=FLIGHTS_API,
+        command=tuple(command),
+        environment={KEY_VARIABLE: key},
+        health_url=f"http://{LOOPBACK}:{port}/health",
+    )
+
+
+def _server(stack: LocalStack) -> PostgresServer:
+    server = stack.postgres.server()
+    if server is None:
+        raise LocalStackError(
+            "The demo's database is not running.", where=str(stack.home), remedy="Bring the local stack up first."
+        )
+    return server

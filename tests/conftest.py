@@ -1,0 +1,247 @@
+"""What tests stand on: a real PostgreSQL, a migrated warehouse of their own, a landing, a real HTTP server.
+
+HEADWATER_TEST_POSTGRES points the suite at another server, as postgresql://superuser:password@host:port/postgres.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, settings
+from psycopg import sql
+from sqlalchemy.engine import URL, make_url
+
+from connectors.connections import StoreLocation
+from connectors.destinations.landing import Landing
+from connectors.destinations.warehouse.migrations import ROLES, upgrade
+from connectors.ingest import Destination
+from deployments.local.postgres import LocalPostgres
+
+ROLE_PASSWORD = "test-only"
+
+# Machines are noisy: an example that took long once is no failure.
+settings.register_profile("headwater", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("headwater")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A PostgreSQL server, as its superuser."""
+
+    url: URL
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection:
+        return psycopg.connect(
+            host=self.url.host,
+            port=self.url.port,
+            user=self.url.username,
+            password=str(self.url.password),
+            dbname=database,
+            autocommit=True,
+            options="-c timezone=UTC",
+        )
+
+    def create_database(self, name: str, *, template: str = "template1", owner: str = "postgres") -> None:
+        with self.connect() as connection:
+            connection.execute(
+                sql.SQL("create database {} template {} owner {}").format(
+                    sql.Identifier(name), sql.Identifier(template), sql.Identifier(owner)
+                )
+            )
+
+    def drop_database(self, name: str) -> None:
+        with self.connect() as connection:
+            connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for the whole run."""
+    if configured := os.environ.get("HEADWATER_TEST_POSTGRES"):
+        yield Server(make_url(configured))
+        return
+    local = LocalPostgres(tmp_path_factory.mktemp("postgres"))
+    server = local.start()
+    try:
+        yield Server(
+            URL.create("postgresql+psycopg", server.superuser, server.password, server.host, server.port, "postgres")
+        )
+    finally:
+        local.destroy()
+
+
+@dataclass(frozen=True, slots=True)
+class Warehouse:
+    """A warehouse of one test, migrated, with its roles."""
+
+    server: Server
+    database: str
+
+    def url(self, role: str) -> URL:
+        return self.server.url.set(username=f"headwater_{role}", password=ROLE_PASSWORD, database=self.database)
+
+    def connect(self, role: str) -> psycopg.Connection:
+        url = self.url(role)
+        return psycopg.connect(
+            host=url.host,
+            port=url.port,
+            user=url.username,
+            password=ROLE_PASSWORD,
+            dbname=self.database,
+            autocommit=True,
+            options="-c timezone=UTC",
+        )
+
+    def query(self, statement: str, parameters: list[Any] | None = None) -> list[tuple[Any, ...]]:
+        """Rows, as the superuser sees them."""
+        with self.server.connect(self.database) as connection:
+            return connection.execute(statement.encode(), parameters).fetchall()
+
+    def execute(self, statement: str) -> None:
+        with self.server.connect(self.database) as connection:
+            connection.execute(statement.encode())
+
+
+@pytest.fixture(scope="session")
+def _warehouse_template(postgres: Server) -> str:
+    name = "template_warehouse"
+    postgres.drop_database(name)
+    with postgres.connect() as connection:
+        for role in ROLES:
+            existing = connection.execute("select from pg_roles where rolname = %s", [role]).fetchone()
+            verb = "create" if existing is None else "alter"
+            connection.execute(
+                sql.SQL("{} role {} login password {}").format(
+                    sql.SQL(verb), sql.Identifier(role), sql.Literal(ROLE_PASSWORD)
+                )
+            )
+    postgres.create_database(name, owner="headwater_owner")
+    upgrade(Warehouse(postgres, name).url("owner"))
+    return name
+
+
+@pytest.fixture
+def warehouse(postgres: Server, _warehouse_template: str) -> Iterator[Warehouse]:
+    """An empty warehouse of its own for each test."""
+    name = f"warehouse_{time.monotonic_ns()}"
+    postgres.create_database(name, template=_warehouse_template, owner="headwater_owner")
+    with postgres.connect() as connection:
+        connection.execute(
+            sql.SQL(
+                "grant create on database {} to headwater_loader, headwater_transformer, headwater_publisher"
+            ).format(sql.Identifier(name))
+        )
+    try:
+        yield Warehouse(postgres, name)
+    finally:
+        postgres.drop_database(name)
+
+
+@pytest.fixture
+def landing_folder(tmp_path: Path) -> Path:
+    return tmp_path / "landing"
+
+
+@pytest.fixture
+def destination(warehouse: Warehouse, landing_folder: Path) -> Destination:
+    return Destination(warehouse.url("loader"), Landing(StoreLocation(landing_folder.as_uri())))
+
+
+@pytest.fixture
+def source_database(postgres: Server) -> Iterator[Callable[[str], psycopg.Connection]]:
+    """A database to read from: called with statements, it returns a connection to it."""
+    name = f"source_{time.monotonic_ns()}"
+    postgres.create_database(name)
+    connection = postgres.connect(name)
+
+    def prepare(statements: str = "select") -> psycopg.Connection:
+        connection.execute(statements.encode())
+        return connection
+
+    try:
+        yield prepare
+    finally:
+        connection.close()
+        postgres.drop_database(name)
+
+
+@dataclass(slots=True)
+class Request:
+    """What the API was asked."""
+
+    path: str
+    parameters: dict[str, str]
+    headers: dict[str, str]
+
+
+@dataclass(slots=True)
+class Answer:
+    """What the API says: a body (bytes as they are, anything else as JSON), or a connection that breaks off."""
+
+    body: Any
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    cut_at: int | None = None
+    """Send only so many bytes of the body, then hang up."""
+
+
+@dataclass(slots=True)
+class Api:
+    """A real HTTP server on loopback that answers what the test tells it to."""
+
+    url: str
+    answer: Callable[[Request], Answer]
+    requests: list[Request] = field(default_factory=list)
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    served = Api("", lambda _: Answer({}, 404))
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:  # noqa: N802 - http.server's name
+            parts = urlsplit(self.path)
+            request = Request(parts.path, dict(parse_qsl(parts.query)), dict(self.headers.items()))
+            served.requests.append(request)
+            answer = served.answer(request)
+            body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body if answer.cut_at is None else body[: answer.cut_at])
+            self.close_connection = answer.cut_at is not None
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=[0.05], daemon=True)
+    thread.start()
+    served.url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield served
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def now() -> datetime:
+    return datetime.now(UTC)
