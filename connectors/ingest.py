@@ -164,9 +164,7 @@ class _Ingestion:
             report = self._load_landed(load, manifest) if manifest else self._extract(load)
         except Exception as error:
             if isinstance(error, HeadwaterError):
-                error.at(
-                    source=self.source.name, stream=self.stream.name, window=self.window, load_id=load.load_id
-                )
+                error.at(source=self.source.name, stream=self.stream.name, window=self.window, load_id=load.load_id)
             if not self.connection.closed and not self.connection.broken:
                 ledger.mark_failed(self.connection, load.load_id, str(error))
             raise

@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -17,16 +19,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from sqlalchemy.engine import make_url
 
 from connectors.connections import EnvironmentConnections
 from connectors.destinations.warehouse.migrations import upgrade
 from connectors.errors import HeadwaterError
 from connectors.ingest import WAREHOUSE_OWNER
 from connectors.registry import SOURCES
+from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
 from deployments.demo.summary import print_summary
 from deployments.local.errors import LocalStackError
-from deployments.local.layout import default_home
+from deployments.local.layout import PROJECT_ROOT, default_home
 from deployments.local.stack import LocalStack
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -36,19 +40,21 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def main() -> None:
     """Run the command; an error of ours is one message and exit code 1, never a traceback."""
-    from deployments.watch import RunFailedError  # noqa: PLC0415 - importing Prefect takes a second; `down` has no use for it
-
     try:
         app()
-    except (HeadwaterError, LocalStackError, RunFailedError) as error:
+    except (HeadwaterError, LocalStackError) as error:
         errors.print(Text.assemble(("error: ", "bold red"), str(error)))
         sys.exit(1)
     except OSError as error:
-        errors.print(Text.assemble(("error: ", "bold red"), f"{error}. Free what it names, then run the command again."))
+        errors.print(
+            Text.assemble(("error: ", "bold red"), f"{error}. Free what it names, then run the command again.")
+        )
         sys.exit(1)
 
 
-Home = Annotated[Path, typer.Option("--home", envvar="HEADWATER_HOME", help="Where the local stack keeps its state.")]
+Clock = Annotated[
+    datetime | None, typer.Option(help="Where the demo's simulated clock stands at first, in UTC: 2013-07-01T12:00:00.")
+]
 
 
 @app.callback()
@@ -61,23 +67,24 @@ def _setup(verbose: Annotated[bool, typer.Option("--verbose", help="Say more.")]
 
 
 @app.command()
-def up(home: Home = default_home(), demo: bool = True, clock: str | None = None) -> None:
+def up(demo: bool = True, clock: Clock = None) -> None:
     """Start the local stack: PostgreSQL, Prefect server and worker, and the demo's source systems."""
     with _step("Local stack"):
-        environment = _up(LocalStack(home), demo=demo, clock=clock)
+        environment = _up(LocalStack(default_home()), demo=demo, clock=clock)
     _print_addresses(environment)
 
 
 @app.command()
-def down(home: Home = default_home()) -> None:
+def down() -> None:
     """Stop everything that `up` started. Data stays."""
-    stopped = LocalStack(home).down()
+    stopped = LocalStack(default_home()).down()
     console.print(f"Stopped {', '.join(stopped)}." if stopped else "Nothing was running.")
 
 
 @app.command()
-def destroy(home: Home = default_home(), yes: Annotated[bool, typer.Option("--yes")] = False) -> None:
+def destroy(yes: Annotated[bool, typer.Option("--yes")] = False) -> None:
     """Stop everything and delete the local warehouse, landing and Prefect history. There is no way back."""
+    home = default_home()
     if not yes:
         typer.confirm(f"Delete {home} and every database in it?", abort=True)
     LocalStack(home).destroy()
@@ -85,9 +92,9 @@ def destroy(home: Home = default_home(), yes: Annotated[bool, typer.Option("--ye
 
 
 @app.command()
-def status(home: Home = default_home()) -> None:
+def status() -> None:
     """How each part of the local stack is; exit code 1 if one that should run does not."""
-    services = LocalStack(home).status()
+    services = LocalStack(default_home()).status()
     if not services:
         console.print("The local stack was never started; `headwater up` does.")
         return
@@ -102,32 +109,26 @@ def status(home: Home = default_home()) -> None:
 
 
 @app.command()
-def demo(
-    home: Home = default_home(),
-    clock: Annotated[str | None, typer.Option(help="Start the simulated clock here, e.g. 2013-07-01T12:00:00Z.")] = None,
-) -> None:
+def demo(clock: Clock = None) -> None:
     """Start everything, run the pipeline on real data, and show what came of it."""
-    stack = LocalStack(home)
+    stack = LocalStack(default_home())
     with _step("Local stack"):
         environment = _up(stack, demo=True, clock=clock)
-    _run_pipeline(environment)
-    print_summary(environment["HEADWATER_WAREHOUSE_READER_URL"], environment["HEADWATER_WAREHOUSE_OWNER_URL"], console)
+    _run_pipeline()
+    print_summary(EnvironmentConnections(), console)
     _print_addresses(environment)
 
 
 @app.command()
-def advance(
-    by: Annotated[str, typer.Argument(help="How far, e.g. 12h or 1d.")], home: Home = default_home(), run: bool = True
-) -> None:
+def advance(by: Annotated[str, typer.Argument(help="How far, e.g. 12h or 1d.")], run: bool = True) -> None:
     """Move the demo's simulated clock forward, so that flights land and files arrive; then run the pipeline."""
-    stack = LocalStack(home)
-    console.print(f"It is now {systems.advance(stack, by)} in the demo.")
+    stack = LocalStack(default_home())
+    now = systems.advance(stack, by=simulated_clock.parse_duration(by))
+    console.print(f"It is now {now:%Y-%m-%d %H:%M} UTC in the demo.")
     if run:
-        environment = stack.environment()
-        _run_pipeline(environment)
-        print_summary(
-            environment["HEADWATER_WAREHOUSE_READER_URL"], environment["HEADWATER_WAREHOUSE_OWNER_URL"], console
-        )
+        os.environ.update(stack.environment())
+        _run_pipeline()
+        print_summary(EnvironmentConnections(), console)
 
 
 @app.command()
@@ -154,7 +155,7 @@ def migrate() -> None:
 @app.command("register")
 def register_command() -> None:
     """Write Prefect's blocks and variables from HEADWATER_* in the environment."""
-    from deployments.deploy import register_blocks  # noqa: PLC0415 - see main
+    from deployments.deploy import register_blocks
 
     for name in register_blocks():
         console.print(name)
@@ -163,21 +164,22 @@ def register_command() -> None:
 @app.command()
 def deploy() -> None:
     """Make the work pool and apply every deployment of prefect.yaml."""
-    from deployments.deploy import deploy_all, ensure_work_pool  # noqa: PLC0415 - see main
+    from deployments.deploy import deploy_all, ensure_work_pool
 
     ensure_work_pool()
     deploy_all()
     console.print("All deployments are applied; `prefect deployment ls` lists them.")
 
 
-def _up(stack: LocalStack, *, demo: bool, clock: str | None) -> Mapping[str, str]:
+def _up(stack: LocalStack, *, demo: bool, clock: datetime | None) -> Mapping[str, str]:
     """Bring the stack up and return its environment, which this process then has too."""
 
-    def start_systems(stack: LocalStack) -> Mapping[str, str]:
-        return systems.start(stack, clock=clock)
-
-    stack.up(migrate=_migrate, systems=start_systems if demo else None, deploy=_deploy if demo else None)
-    return stack.environment()
+    if clock is not None:
+        simulated_clock.set_to(stack.home, clock.replace(tzinfo=clock.tzinfo or UTC))
+    stack.up(migrate=_migrate, systems=systems.start if demo else None, deploy=_deploy if demo else None)
+    environment = stack.environment()
+    os.environ.update(environment)
+    return environment
 
 
 def _migrate(stack: LocalStack) -> None:
@@ -186,16 +188,15 @@ def _migrate(stack: LocalStack) -> None:
 
 def _deploy(stack: LocalStack) -> None:
     os.environ.update(stack.environment())
-    from deployments.deploy import deploy_all, ensure_work_pool, register_blocks  # noqa: PLC0415 - needs the variables
+    from deployments.deploy import deploy_all, ensure_work_pool, register_blocks
 
     register_blocks()
     ensure_work_pool()
     deploy_all()
 
 
-def _run_pipeline(environment: Mapping[str, str]) -> None:
-    os.environ.update(environment)
-    from deployments.watch import run_deployment  # noqa: PLC0415 - needs the variables
+def _run_pipeline() -> None:
+    from deployments.watch import run_deployment
 
     with _step("Pipeline"):
         run_deployment("pipeline/nyc", lambda line: console.print(f"  {line}", style="dim"))
@@ -214,7 +215,7 @@ def _print_addresses(environment: Mapping[str, str]) -> None:
     reader = make_url(environment["HEADWATER_WAREHOUSE_READER_URL"]).set(drivername="postgresql")
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("Dashboard", environment["PREFECT_API_URL"].removesuffix("/api"))
-    table.add_row("dbt docs", (DBT_TARGET / "static_index.html").as_uri())
+    table.add_row("dbt docs", (PROJECT_ROOT / "dbt" / "target" / "static_index.html").as_uri())
     table.add_row("Warehouse, to read", reader.render_as_string(hide_password=False))
     table.add_row("A shell with all of it", f". {home / 'env'}")
     console.print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,18 +15,35 @@ from prefect.client.schemas.objects import FlowRun, Log
 from prefect.client.schemas.sorting import LogSort
 from prefect.exceptions import ObjectNotFound
 
-from connectors.errors import ConfigurationError, TransientError
+from connectors.errors import ConfigurationError, HeadwaterError, TransientError
 
 _POLL_SECONDS = 0.5
 _PAGE = 200
 _INFO = 20
 _OVERLAP = timedelta(seconds=10)
-_QUIET = ("Created task run", "Executing flow", "Finished in state", "Beginning flow run", "Created subflow run")
+_QUIET = (
+    "All deployment steps",
+    "Beginning ",
+    "Created ",
+    "Deployment step",
+    "Encountered exception",
+    "Engine execution",
+    "Executing ",
+    "Finished in state",
+    "Flow run",
+    "Running ",
+    "Worker ",
+)
 """Beginnings of Prefect's own lines that say what ours say better."""
 
 
-class RunFailedError(Exception):
-    """A flow run ended in another state than Completed; the message is the state's."""
+class RunFailedError(HeadwaterError):
+    """A flow run ended in another state than Completed."""
+
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_DBT_STEP = re.compile(r"\d+ of \d+ (START|PASS|SKIP) ")
+"""Of dbt's hundred nodes only models and failures are said here; the dashboard has them all."""
 
 
 def run_deployment(name: str, say: Callable[[str], None], *, timeout_seconds: float = 3600.0) -> FlowRun:
@@ -41,7 +59,8 @@ def run_deployment(name: str, say: Callable[[str], None], *, timeout_seconds: fl
             deployment = client.read_deployment_by_name(name)
         except ObjectNotFound:
             raise ConfigurationError(
-                f"There is no deployment `{name}`.", remedy="Run `headwater deploy`; `prefect deployment ls` lists them."
+                f"There is no deployment `{name}`.",
+                remedy="Run `headwater deploy`; `prefect deployment ls` lists them.",
             ) from None
         run = client.create_flow_run_from_deployment(deployment.id)
         follower = _Follower(client, run.id, say)
@@ -59,7 +78,10 @@ def run_deployment(name: str, say: Callable[[str], None], *, timeout_seconds: fl
             time.sleep(_POLL_SECONDS)
         follower.catch_up()
         if not run.state.is_completed():
-            raise RunFailedError(run.state.message or f"The run ended {run.state_name}.")
+            raise RunFailedError(
+                f"The run {run.name} of {name} ended {run.state_name}: {run.state.message}",
+                remedy="The dashboard has its log.",
+            )
         return run
 
 
@@ -82,8 +104,9 @@ class _Follower:
                 continue
             self.said.add(log.id)
             self.since = max(self.since, log.timestamp)
-            if not log.message.startswith(_QUIET):
-                self.say(log.message.splitlines()[0])
+            line = _COLOUR.sub("", log.message.splitlines()[0])
+            if not line.startswith(_QUIET) and not _DBT_STEP.match(line):
+                self.say(line)
 
     def _logs(self, run_ids: list[UUID]) -> list[Log]:
         """What was logged lately; lines of different runs reach the server out of order, so a little overlaps."""

@@ -137,12 +137,12 @@ def warehouse(postgres: Server, _warehouse_template: str) -> Iterator[Warehouse]
     """An empty warehouse of its own for each test."""
     name = f"warehouse_{time.monotonic_ns()}"
     postgres.create_database(name, template=_warehouse_template, owner="headwater_owner")
-    with postgres.connect() as connection:
-        connection.execute(
-            sql.SQL(
-                "grant create on database {} to headwater_loader, headwater_transformer, headwater_publisher"
-            ).format(sql.Identifier(name))
-        )
+    with postgres.connect() as connection:  # a template's grants are not copied with it
+        for grant in (
+            "create on database {} to headwater_loader, headwater_transformer",
+            "temporary on database {} to headwater_transformer",
+        ):
+            connection.execute(sql.SQL("grant " + grant).format(sql.Identifier(name)))
     try:
         yield Warehouse(postgres, name)
     finally:

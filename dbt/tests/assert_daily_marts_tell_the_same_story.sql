@@ -3,24 +3,24 @@
 with by_airport as (
 
     select
-        airports.event_date,
-        sum(airports.scheduled_departures) as scheduled_flights,
-        sum(airports.cancelled_departures) as cancelled_flights,
-        sum(airports.pending_departures) as pending_flights
-    from {{ ref('fct_daily_airport_operations') }} as airports
-    group by airports.event_date
+        event_date,
+        sum(scheduled_departures) as scheduled_flights,
+        sum(cancelled_departures) as cancelled_flights,
+        sum(pending_departures) as pending_flights
+    from {{ ref('fct_daily_airport_operations') }}
+    group by event_date
 
 ),
 
 by_carrier as (
 
     select
-        carriers.event_date,
-        sum(carriers.scheduled_flights) as scheduled_flights,
-        sum(carriers.cancelled_flights) as cancelled_flights,
-        sum(carriers.pending_flights) as pending_flights
-    from {{ ref('fct_daily_carrier_performance') }} as carriers
-    group by carriers.event_date
+        event_date,
+        sum(scheduled_flights) as scheduled_flights,
+        sum(cancelled_flights) as cancelled_flights,
+        sum(pending_flights) as pending_flights
+    from {{ ref('fct_daily_carrier_performance') }}
+    group by event_date
 
 )
 

@@ -1,21 +1,25 @@
 with staged as (
 
-    select flights.flight_id, flights.loaded_at
-    from {{ ref('stg_flights_api__flights') }} as flights
+    select
+        flight_id,
+        loaded_at
+    from {{ ref('stg_flights_api__flights') }}
 
 ),
 
 built as (
 
-    select flights.flight_id, flights.loaded_at
-    from {{ ref('fct_flights') }} as flights
+    select
+        flight_id,
+        loaded_at
+    from {{ ref('fct_flights') }}
 
 ),
 
 last_build as (
 
-    select max(flights.loaded_at) as newest_loaded_at
-    from {{ ref('fct_flights') }} as flights
+    select max(loaded_at) as newest_loaded_at
+    from {{ ref('fct_flights') }}
 
 )
 

@@ -1,6 +1,7 @@
 """The demo's clock: one instant in `<home>/demo/clock` that moves when told to, and never back.
 
-Going back would unsay what the source systems have already told, which no real source does.
+Going back would unsay what the source systems have already told, which no real source does. Before they have told
+anything the clock may be set to any instant.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from pathlib import Path
 
 from deployments.local.errors import LocalStackError
 from deployments.local.files import locked, write_atomically
+from deployments.local.layout import prepare
 
 DEFAULT = datetime(2013, 12, 31, 17, tzinfo=UTC)
 _DURATION = re.compile(r"(?=\d)(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?", re.ASCII)
 
 
 def read(home: Path) -> datetime:
-    """The instant it is in the demo; the last hours of 2013 if nobody ever moved the clock."""
+    """The instant it is in the demo; the last hours of 2013 if nobody ever set the clock."""
     path = _path(home)
     try:
         instant = datetime.fromisoformat(path.read_text().strip())
@@ -33,6 +35,11 @@ def read(home: Path) -> datetime:
             remedy=f"Write one into it, as in {iso(DEFAULT)}, not earlier than the latest the demo has seen.",
         )
     return instant.astimezone(UTC)
+
+
+def start(home: Path) -> datetime:
+    """Fix where the clock stands, if nobody did; from now on it only moves forward."""
+    return advance(home, timedelta())
 
 
 def set_to(home: Path, instant: datetime) -> datetime:
@@ -85,7 +92,8 @@ class CachedClock:
 
 def _move(home: Path, to: Callable[[datetime], datetime]) -> datetime:
     path = _path(home)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    prepare(home)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
     with locked(path.with_suffix(".lock"), doing="moving the demo's clock", timeout_seconds=10):
         now = read(home)
         try:
@@ -94,7 +102,7 @@ def _move(home: Path, to: Callable[[datetime], datetime]) -> datetime:
             raise LocalStackError(
                 "The demo's clock cannot be moved that far.", where=str(path), remedy="Move it by days, not millennia."
             ) from None
-        if instant < now:
+        if instant < now and path.exists():
             raise LocalStackError(
                 f"The demo's clock stands at {iso(now)} and does not go back to {iso(instant)}.",
                 where=str(path),

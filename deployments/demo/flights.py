@@ -58,10 +58,11 @@ def event(at: int, flight: int) -> int:
 
 
 class Flights:
-    """All flights of 2013, encoded once."""
+    """All flights, encoded once."""
 
-    def __init__(self) -> None:
-        by_settling = sorted(_settled())
+    def __init__(self, csv_text: str) -> None:
+        """Take the text of the data set's file of flights."""
+        by_settling = sorted(_settled(csv_text))
         # In the order of settling, each flight at the same index of all three.
         self._settled = array("q", (key for key, _, _ in by_settling))
         self._scheduled_at = array("q", (scheduled_at for _, scheduled_at, _ in by_settling))
@@ -120,11 +121,11 @@ class Flights:
                 yield self._announced[position], index
 
 
-def _settled() -> Iterator[tuple[int, int, bytes]]:
+def _settled(csv_text: str) -> Iterator[tuple[int, int, bytes]]:
     """Every flight's settling event, its scheduled departure, and its final record."""
     seconds: dict[str, int] = {}
     texts: dict[int, str] = {}
-    reader = csv.reader(io.StringIO(dataset.text("flights")))
+    reader = csv.reader(io.StringIO(csv_text))
     next(reader)
     for number, row in enumerate(reader, start=1):
         hour = row[18]

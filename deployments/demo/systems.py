@@ -26,11 +26,12 @@ def start(stack: LocalStack) -> dict[str, str]:
     port = stack.port(FLIGHTS_API, FLIGHTS_API_PORT)
     key = stack.secrets.password(FLIGHTS_API)
     server = _server(stack)
+    now = clock.start(stack.home)
     # Reading the flights keeps the API busy for seconds; the rest is done meanwhile.
     with ThreadPoolExecutor(max_workers=1) as pool:
         api = pool.submit(stack.start_service, _flights_api(stack, port, key))
         operations_database.prepare(server, stack.secrets)
-        _refresh(stack, server, clock.read(stack.home))
+        _refresh(stack, server, now)
         api.result()
     reader = operations_database.READER
     return {

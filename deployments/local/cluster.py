@@ -19,7 +19,7 @@ from typing import IO
 import psutil
 
 from deployments.local.errors import LocalStackError
-from deployments.local.files import tail, write_atomically
+from deployments.local.files import rotate, tail, write_atomically
 from deployments.local.placement import Placement
 from deployments.local.ports import LOOPBACK
 
@@ -36,7 +36,7 @@ _SETTINGS = {
     "max_connections": "200",
     "shared_buffers": "256MB",
     # Bulk loads would otherwise force a checkpoint every gigabyte.
-    "max_wal_size": "4GB",
+    "max_wal_size": "2GB",
     # Compiling pays off for queries of many seconds only; for a pipeline's many short ones it is a loss.
     "jit": "off",
     "timezone": "UTC",
@@ -151,6 +151,7 @@ class Cluster:
         write_atomically(self._data / _SETTINGS_FILE, heading + settings)
         self._give_to_account(self._data / _SETTINGS_FILE)
         self._remove_misleading_lock_file()
+        rotate(self._log)
         deadline = time.monotonic() + _PREDECESSOR_SECONDS
         while True:
             log_from = self._log.stat().st_size if self._log.exists() else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import tempfile
 import threading
@@ -12,6 +13,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from deployments.local.errors import LocalStackError
+
+_LARGEST_LOG = 10 * 1024 * 1024
+_SILENT_WAIT_SECONDS = 1.0
+
+logger = logging.getLogger(__name__)
 
 
 def write_atomically(path: Path, content: str | bytes, *, mode: int = 0o600, durable: bool = True) -> None:
@@ -50,6 +56,12 @@ def tail(path: Path, *, lines: int = 20, from_byte: int = 0) -> tuple[str, ...]:
     return tuple(text.splitlines()[-lines:])
 
 
+def rotate(log: Path) -> None:
+    """Before a service starts: put a log that has grown large aside, in place of the one put aside before."""
+    if log.exists() and log.stat().st_size > _LARGEST_LOG:
+        log.replace(log.with_name(f"{log.name}.1"))
+
+
 @contextmanager
 def locked(path: Path, *, doing: str, timeout_seconds: float) -> Iterator[None]:
     """Hold an exclusive lock on `path` against every other process and thread; raise if it cannot be had in time.
@@ -57,22 +69,23 @@ def locked(path: Path, *, doing: str, timeout_seconds: float) -> Iterator[None]:
     The kernel drops the lock when its holder ends, however it ends, so there is no stale lock to clear. The file
     names the holder, for the message of whoever waits in vain.
     """
-    deadline = time.monotonic() + timeout_seconds
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unknown process"
-                    raise LocalStackError(
-                        f"Gave up {doing}: another process has held the lock for {timeout_seconds:.0f} s ({holder}).",
-                        where=str(path),
-                        remedy="Wait for it to finish, or end it; the lock goes with its process.",
-                    ) from None
-                time.sleep(0.05)
+        since = time.monotonic()
+        has_told = False
+        while not _try_lock(descriptor):
+            waited = time.monotonic() - since
+            holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unknown process"
+            if waited > timeout_seconds:
+                raise LocalStackError(
+                    f"Gave up {doing}: another process has held the lock for {timeout_seconds:.0f} s ({holder}).",
+                    where=str(path),
+                    remedy="Wait for it to finish, or end it; the lock goes with its process.",
+                )
+            if waited > _SILENT_WAIT_SECONDS and not has_told:
+                logger.info("waiting for another process (%s)", holder)
+                has_told = True
+            time.sleep(0.02)
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, f"pid {os.getpid()}, {doing}\n".encode(), 0)
         yield
@@ -107,6 +120,14 @@ class SharedLock:
                 self._holders -= 1
                 if self._holders == 0:
                     self._held.close()
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -7,6 +7,7 @@ env                the environment of a shell that works with the stack, mode 06
 logs/              one log per service
 landing/           the object store
 prefect/           PREFECT_HOME
+tmp/               temporary files of flow runs
 demo/              the demo's source systems
 """
 
@@ -41,6 +42,7 @@ def prepare(home: Path) -> None:
             (home / "logs", 0o700),
             (home / "landing", 0o700),
             (home / "prefect", 0o700),
+            (home / "tmp", 0o700),
         ]:
             _make(folder, mode)
         ignore = home / ".gitignore"

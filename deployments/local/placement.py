@@ -53,8 +53,7 @@ def server_account(data: Path | None = None) -> Account | None:
     if os.geteuid() != 0:
         return None
     if data is not None and data.exists():
-        owner = pwd.getpwuid(data.stat().st_uid)
-        return Account(owner.pw_name, owner.pw_uid, owner.pw_gid)
+        return _owner(data)
     for name in _ACCOUNTS_IN_ORDER_OF_PREFERENCE:
         try:
             entry = pwd.getpwnam(name)
@@ -90,6 +89,22 @@ def place(home: Path, recorded_data: Path | None) -> Placement:
                 remedy="Look for a `noexec` mount or a security policy there, or run as an ordinary user.",
             )
     return Placement(data, programs, account)
+
+
+def _owner(data: Path) -> Account:
+    uid = data.stat().st_uid
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        entry = None
+    if entry is None or uid == 0:
+        raise LocalStackError(
+            f"The database belongs to {'root' if uid == 0 else f'user id {uid}, who does not exist'};"
+            " PostgreSQL can only run as a user who is not root and owns its data.",
+            where=str(data),
+            remedy=f"Give the folder to such a user, for example: chown -R nobody {data}",
+        )
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
 def _wheel_folder() -> Path:

@@ -25,10 +25,9 @@ from pathlib import Path
 import psutil
 
 from deployments.local.errors import LocalStackError
-from deployments.local.files import tail
+from deployments.local.files import rotate, tail
 
 _TOKEN_VARIABLE = "HEADWATER_SERVICE_TOKEN"  # noqa: S105 (its name, not a secret)
-_LARGEST_LOG = 10 * 1024 * 1024
 # Both the boot time and the start time that psutil adds up are rounded, and the boot time moves with clock corrections.
 _CREATION_TOLERANCE_SECONDS = 2.0
 _SIGNALS_TO_RESET = (
@@ -108,7 +107,7 @@ def spawn(service: Service, *, environment: Mapping[str, str], log: Path, folder
     because it can reset signals that the shell told us to ignore (`nohup`, `&` in a script) without running Python
     between fork and exec, which is not safe while other threads run.
     """
-    _rotate(log)
+    rotate(log)
     started_at = datetime.now(UTC)
     log_from = log.stat().st_size if log.exists() else 0
     token = secrets.token_hex(16)
@@ -268,9 +267,3 @@ def _reap(pid: int) -> int | None:
         if ended:
             return os.waitstatus_to_exitcode(status)
     return None
-
-
-def _rotate(log: Path) -> None:
-    """Keep one earlier log; a laptop's stack runs for months."""
-    if log.exists() and log.stat().st_size > _LARGEST_LOG:
-        log.replace(log.with_suffix(".log.1"))

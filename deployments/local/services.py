@@ -7,6 +7,7 @@ import sys
 import urllib.request
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 
 from deployments.local.environment import PREFECT_DATABASE
 from deployments.local.ports import LOOPBACK
@@ -35,7 +36,7 @@ def prefect_server(variables: Mapping[str, str], *, port: int, postgres_port: in
     )
 
 
-def prefect_worker(variables: Mapping[str, str]) -> Service:
+def prefect_worker(variables: Mapping[str, str], *, temporary: Path) -> Service:
     """A worker that runs flows as processes of this machine; asks for work every second, so that runs start soon."""
     command = [sys.executable, "-m", "prefect", "worker", "start"]
     command += ["--pool", WORK_POOL, "--type", "process", "--name", _WORKER_NAME]
@@ -43,7 +44,9 @@ def prefect_worker(variables: Mapping[str, str]) -> Service:
     return Service(
         name=PREFECT_WORKER,
         command=tuple(command),
-        environment={**variables, "PREFECT_WORKER_QUERY_SECONDS": "1"},
+        # Prefect keeps its runs' storage at a fixed path in the temporary folder: in /tmp, two users of one machine
+        # would be in each other's way.
+        environment={**variables, "PREFECT_WORKER_QUERY_SECONDS": "1", "TMPDIR": str(temporary)},
         ready=lambda record: _has_reported(api_url, record),
         deadline_seconds=120.0,
     )

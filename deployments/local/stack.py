@@ -179,7 +179,7 @@ class LocalStack:
 
     def start_worker(self) -> ProcessRecord:
         """Start the worker and wait until the server has heard from it. Needs the Prefect server."""
-        return self.start_service(services.prefect_worker(self.environment()))
+        return self.start_service(services.prefect_worker(self.environment(), temporary=self.home / "tmp"))
 
     def start_service(self, service: Service) -> ProcessRecord:
         """Start a service and wait until it is ready; one that runs already is left alone.

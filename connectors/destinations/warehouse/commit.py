@@ -221,6 +221,12 @@ class _Commit:
     def _create_raw(self, types: Mapping[str, str]) -> None:
         schema = sql.Identifier(f"raw_{self._request.source}")
         role = sql.Identifier(_TRANSFORMER)
+        # `if not exists` still collides when two streams of a source are first loaded at one instant.
+        self._execute(
+            sql.SQL("select pg_advisory_xact_lock(hashtextextended({}, 0))").format(
+                sql.Literal(f"headwater.raw_{self._request.source}")
+            )
+        )
         self._execute(sql.SQL("create schema if not exists {}").format(schema))
         self._execute(sql.SQL("grant usage on schema {} to {}").format(schema, role))
         columns = [sql.SQL("{} {}").format(sql.Identifier(name), _type(kind)) for name, kind in types.items()]

@@ -1,11 +1,7 @@
 {% test columns_not_null(model, columns) %}
 
-select
-    {{ columns | join(',\n    ') }}
+select {{ columns | join(', ') }}
 from {{ model }}
-where
-    {% for column in columns -%}
-    {{ 'or ' if not loop.first }}{{ column }} is null
-    {% endfor %}
+where num_nulls({{ columns | join(', ') }}) > 0
 
 {% endtest %}

@@ -1,51 +1,40 @@
 {% test reconciles_with(model, other, by, measures) %}
 
-with summed as (
+{% set key_names = [] %}
+{% set measure_names = [] %}
+{% set other_measure_names = [] %}
+{% for column in by %}
+{% do key_names.append('key_' ~ loop.index) %}
+{% endfor %}
+{% for measure in measures %}
+{% do measure_names.append('measure_' ~ loop.index) %}
+{% do other_measure_names.append('other_measure_' ~ loop.index) %}
+{% endfor %}
 
-    select
-        {%- for column in by.keys() %}
-        {{ column }} as key_{{ loop.index }},
-        {%- endfor %}
-        {%- for measure in measures.keys() %}
-        {{ measure }} as measure_{{ loop.index }}{{ ',' if not loop.last }}
-        {%- endfor %}
+with summed ({{ (key_names + measure_names) | join(', ') }}) as (
+
+    select {{ (by.keys() | list + measures.keys() | list) | join(', ') }}
     from {{ model }}
     group by {{ by.keys() | join(', ') }}
 
 ),
 
-summed_other as (
+summed_other ({{ (key_names + other_measure_names) | join(', ') }}) as (
 
-    select
-        {%- for column in by.values() %}
-        {{ column }} as key_{{ loop.index }},
-        {%- endfor %}
-        {%- for measure in measures.values() %}
-        {{ measure }} as measure_{{ loop.index }}{{ ',' if not loop.last }}
-        {%- endfor %}
+    select {{ (by.values() | list + measures.values() | list) | join(', ') }}
     from {{ other }}
     group by {{ by.values() | join(', ') }}
 
 )
 
 -- A group that one side lacks counts as zero there: an airport without departures has no row to sum.
-select
-    {%- for column in by.keys() %}
-    coalesce(summed.key_{{ loop.index }}, summed_other.key_{{ loop.index }}) as {{ column }},
-    {%- endfor %}
-    {%- for measure in measures.keys() %}
-    summed.measure_{{ loop.index }},
-    summed_other.measure_{{ loop.index }} as other_measure_{{ loop.index }}{{ ',' if not loop.last }}
-    {%- endfor %}
+select *
 from summed
-full outer join summed_other
-    on
-        {% for column in by.keys() -%}
-        {{ 'and ' if not loop.first }}summed.key_{{ loop.index }} = summed_other.key_{{ loop.index }}
-        {% endfor %}
+full outer join summed_other using ({{ key_names | join(', ') }})
 where
-    {% for measure in measures.keys() -%}
-    {{ 'or ' if not loop.first }}coalesce(summed.measure_{{ loop.index }}, 0) <> coalesce(summed_other.measure_{{ loop.index }}, 0)
+    false
+    {% for measure in measures %}
+    or coalesce(measure_{{ loop.index }}, 0) <> coalesce(other_measure_{{ loop.index }}, 0)
     {% endfor %}
 
 {% endtest %}

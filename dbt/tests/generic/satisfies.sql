@@ -1,12 +1,12 @@
 {% test satisfies(model, condition, tolerated_share=0) %}
 
-{%- if tolerated_share == 0 %}
+{% if tolerated_share == 0 %}
 
 select *
 from {{ model }}
 where ({{ condition }}) is not true
 
-{%- else %}
+{% else %}
 
 with counted as (
 
@@ -21,6 +21,6 @@ select *
 from counted
 where failing_count > row_count * {{ tolerated_share }}
 
-{%- endif %}
+{% endif %}
 
 {% endtest %}

@@ -1,14 +1,12 @@
 {% test unique_combination(model, columns) %}
 
 select
-    {{ columns | join(',\n    ') }},
+    {{ columns | join(', ') }},
     count(*) as row_count
 from {{ model }}
 group by {{ columns | join(', ') }}
 having
     count(*) > 1
-    {%- for column in columns %}
-    or {{ column }} is null
-    {%- endfor %}
+    or num_nulls({{ columns | join(', ') }}) > 0
 
 {% endtest %}

@@ -17,8 +17,8 @@ with airports as (
 
 server_time_zones as (
 
-    select time_zones.name as time_zone_name
-    from pg_timezone_names as time_zones
+    select name as time_zone_name
+    from pg_timezone_names
 
 ),
 

@@ -8,8 +8,8 @@ with airlines as (
 
 flown_carrier_codes as (
 
-    select distinct flights.carrier_code
-    from {{ ref('fct_flights') }} as flights
+    select distinct carrier_code
+    from {{ ref('fct_flights') }}
 
 ),
 

@@ -14,13 +14,13 @@ airport_time_zones as (
 
 served_airport_codes as (
 
-    select flights.origin_airport_code as airport_code
-    from {{ ref('fct_flights') }} as flights
+    select origin_airport_code as airport_code
+    from {{ ref('fct_flights') }}
 
     union distinct
 
-    select flights.destination_airport_code as airport_code
-    from {{ ref('fct_flights') }} as flights
+    select destination_airport_code as airport_code
+    from {{ ref('fct_flights') }}
 
 ),
 

@@ -9,9 +9,9 @@ with planes as (
 
 flown_tail_numbers as (
 
-    select distinct flights.tail_number
-    from {{ ref('fct_flights') }} as flights
-    where flights.tail_number is not null
+    select distinct tail_number
+    from {{ ref('fct_flights') }}
+    where tail_number is not null
 
 ),
 

@@ -24,20 +24,37 @@ with flights as (
 
 ),
 
+{% if is_incremental() %}
+built as (
+
+    select
+        flight_id,
+        loaded_at,
+        weather_loaded_at,
+        destination_time_zone
+    from {{ this }}
+
+),
+
 new_or_changed as (
 
     select flights.*
     from flights
-    {%- if is_incremental() %}
-    left join {{ this }} as built on flights.flight_id = built.flight_id
+    left join built on flights.flight_id = built.flight_id
     where
         built.flight_id is null
         or flights.loaded_at is distinct from built.loaded_at
         or flights.weather_loaded_at is distinct from built.weather_loaded_at
         or flights.destination_time_zone is distinct from built.destination_time_zone
-    {%- endif %}
 
 ),
+{% else %}
+new_or_changed as (
+
+    select * from flights
+
+),
+{% endif %}
 
 final as (
 

@@ -20,9 +20,9 @@ renamed as (
         -- The files hold knots multiplied into miles per hour, with the noise of binary fractions.
         round(wind_speed, 2) as wind_speed_mph,
         round(wind_gust, 2) as wind_gust_mph,
-        precip as precipitation_inches,
+        round(precip, 2) as precipitation_inches,
         pressure as pressure_millibars,
-        visib as visibility_miles,
+        round(visib, 2) as visibility_miles,
         _load_id as load_id,
         _loaded_at as loaded_at
     from source

@@ -124,6 +124,14 @@ create table ops.published_marts (
 """
 
 _GRANTS = """
+do $$
+begin
+    -- raw_<source>, the layers of dbt; dbt's incremental models and unit tests use temporary tables.
+    execute format('grant create on database %I to headwater_loader, headwater_transformer', current_database());
+    execute format('grant temporary on database %I to headwater_transformer', current_database());
+end
+$$;
+
 revoke all on schema ops, loading, published, serving from public;
 
 grant usage on schema ops to headwater_loader, headwater_transformer, headwater_publisher;

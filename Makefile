@@ -1,0 +1,63 @@
+# Two commands matter: `make demo` and `make test`. Each sets up what it needs, from a fresh checkout on.
+# `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+.PHONY: help install demo advance down destroy status test lint format lock clean
+
+help:  ## Say what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+install: $(INSTALLED)  ## Make the virtual environment, from the lock file
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"error: Python {v[0]}.{v[1]} is not supported. Use 3.11, 3.12 or 3.13: make PYTHON=python3.12")'
+	@echo "Installing into $(VENV) (a minute or two, once) …"
+	@$(PYTHON) -m venv $(VENV)
+# The lock is complete, so there is nothing to resolve; every file is checked against its hash.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(INSTALLED)  ## Start everything, run the pipeline on real data, show what came of it
+	@$(BIN)/headwater demo $(if $(CLOCK),--clock $(CLOCK))
+
+advance: $(INSTALLED)  ## Let time pass in the demo (make advance BY=12h), and run the pipeline again
+	@$(BIN)/headwater advance $(or $(BY),12h)
+
+down: $(INSTALLED)  ## Stop everything; data stays
+	@$(BIN)/headwater down
+
+destroy: $(INSTALLED)  ## Stop everything and delete the local data
+	@$(BIN)/headwater destroy --yes
+
+status: $(INSTALLED)  ## How each part of the local stack is
+	@$(BIN)/headwater status
+
+test: $(INSTALLED) lint  ## Check and test everything
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED)  ## Style, types, layers, SQL
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache > .import-linter.log || { cat .import-linter.log; exit 1; }
+	@$(BIN)/sqlfluff lint --config dbt/.sqlfluff --nofail dbt/models dbt/tests dbt/macros > /dev/null
+	@rm -f .import-linter.log
+
+format: $(INSTALLED)  ## Bring code into shape
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: $(INSTALLED)  ## Resolve requirements.lock anew from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --no-annotate \
+		--custom-compile-command 'make lock' --upgrade --output-file requirements.lock pyproject.toml
+
+clean: down  ## Stop everything and remove the virtual environment
+	@rm -rf $(VENV)
