@@ -187,6 +187,8 @@ def _chunks(client: HttpClient, stream: RestStream, parameters: Mapping[str, str
 def _take_apart(body: bytes, stream: RestStream) -> tuple[Mapping[str, msgspec.Raw], list[msgspec.Raw]]:
     """A body as its outermost object (empty when it is a bare list) and its records, each undecoded."""
     try:
+        if not body.isascii():
+            body.decode()  # the decoder below does not look inside records
         if not stream.records:
             return {}, _RAW_LIST.decode(body)
         envelope = inner = _RAW_OBJECT.decode(body)

@@ -213,7 +213,7 @@ def api() -> Iterator[Api]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:  # noqa: N802 - http.server's name
+        def do_GET(self) -> None:
             parts = urlsplit(self.path)
             request = Request(parts.path, dict(parse_qsl(parts.query)), dict(self.headers.items()))
             served.requests.append(request)

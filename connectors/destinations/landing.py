@@ -350,7 +350,7 @@ def _records(blocks: Iterator[bytes], landing_format: LandingFormat, file: FileV
         kept = b""
         for block in blocks:
             lines, newline, kept = (kept + block).rpartition(b"\n")
-            if lines:
+            if newline:
                 yield Chunk(lines + newline, lines.count(b"\n") + 1, file)
         if kept:
             yield Chunk(kept, 1, file)

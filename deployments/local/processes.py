@@ -36,6 +36,7 @@ _SIGNALS_TO_RESET = (
     signal.SIGHUP,
     signal.SIGQUIT,
     signal.SIGPIPE,
+    signal.SIGXFSZ,
     signal.SIGCHLD,
 )
 # Loopback must not go through a proxy that the environment names for the outside world.
@@ -232,15 +233,17 @@ def _members(record: ProcessRecord) -> list[psutil.Process]:
 def _is_ours(process: psutil.Process, record: ProcessRecord) -> bool:
     """Whether this process belongs to the start that the record describes.
 
-    The token decides where the environment can be read. The creation time alone would call a service foreign after
-    the clock was set (a virtual machine that slept), and says nothing about the children of a dead leader.
+    The token decides where the environment can be read, the creation time where it cannot. The latter alone would call
+    a service foreign after the clock was set (a virtual machine that slept), and says nothing about the children of a
+    dead one.
     """
     if process.status() == psutil.STATUS_ZOMBIE:
         return False
     with suppress(psutil.AccessDenied, OSError):
-        token = process.environ().get(_TOKEN_VARIABLE)
-        if token is not None:
-            return token == record.token
+        environment = process.environ()
+        # Empty for a moment while a process replaces its program.
+        if environment:
+            return environment.get(_TOKEN_VARIABLE) == record.token
     same_moment = abs(process.create_time() - record.created) < _CREATION_TOLERANCE_SECONDS
     return process.pid == record.pid and same_moment
 

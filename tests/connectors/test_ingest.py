@@ -1,4 +1,4 @@
-"""A stream's whole walk, source → landing → raw, with everything real: what is loaded, what is not, and what is kept."""
+"""A stream's whole walk, source → landing → raw, with everything real: what is loaded, what is not, what is kept."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_too_many_bad_rows_fail_the_load_and_commit_nothing(
     load(shop_source(), api, destination)
     before = raw(warehouse), warehouse.query("select * from ops.watermarks")
     shop.orders += [order(2, at="noon"), order(3)]
-    with pytest.raises(ContractViolationError, match="1 of 3 rows break the contract, more than the 1.0%.*noon"):
+    with pytest.raises(ContractViolationError, match=r"1 of 3 rows break the contract, more than the 1\.0%.*noon"):
         load(shop_source(), api, destination)
     assert (raw(warehouse), warehouse.query("select * from ops.watermarks")) == before
     assert warehouse.query("select count(*) from ops.quarantine") == [(0,)]
@@ -406,7 +406,7 @@ def test_an_unreachable_warehouse_is_one_clear_error(api: Api, destination: Dest
     assert "test-only" not in str(caught.value)
 
 
-def test_an_unreachable_api_is_one_clear_error(api: Api, destination: Destination) -> None:
+def test_an_unreachable_api_is_one_clear_error(destination: Destination) -> None:
     source = shop_source()
     nowhere = EnvironmentConnections({"HEADWATER_SHOP_URL": "http://127.0.0.1:1", "HEADWATER_SHOP_KEY": "x"})
     with pytest.raises(SourceUnavailableError, match="http://127.0.0.1:1 did not answer.*source shop, stream orders"):
@@ -610,7 +610,7 @@ def test_files_are_read_once_and_again_only_when_they_change(
     assert raw(warehouse, "count(*), min(temp)::text", "raw_met.weather") == [(3, "2.75")]
 
 
-def test_a_window_reads_the_files_of_its_days(tmp_path: Path, warehouse: Warehouse, destination: Destination) -> None:
+def test_a_window_reads_the_files_of_its_days(tmp_path: Path, destination: Destination) -> None:
     folder = tmp_path / "files"
     days = [f"2013-01-{day:02}" for day in range(1, 11)]
     drop(folder, {f"weather-{day}.csv": f"station,hour,temp\nEWR,{day}T12:00Z,1\n" for day in days})

@@ -13,7 +13,7 @@ from deployments.local.secrets import Secrets
 
 
 def test_a_shell_that_sources_the_file_has_the_values_as_they_are(tmp_path: Path) -> None:
-    variables = {"PLAIN": "a", "AWKWARD": "it's $HOME `id` \"x\" \\ \n end", "EMPTY": ""}
+    variables = {"PLAIN": "a", "AWKWARD": 'it\'s $HOME `id` "x" \\ \n end', "EMPTY": ""}
     path = tmp_path / "the env"
     write_environment_file(path, variables)
     script = '. "$1"; for name in PLAIN AWKWARD EMPTY PATH; do printenv "$name"; printf "\\0"; done'
@@ -35,19 +35,22 @@ def test_the_variables_say_where_everything_is(home: Path) -> None:
     secrets.set_variables({"HEADWATER_FLIGHTS_API_URL": "http://127.0.0.1:8711"})
     variables = stack_variables(home, postgres_port=5439, prefect_port=4200, secrets=secrets)
     password = secrets.password("headwater_loader")
-    assert variables.items() >= {
-        "DO_NOT_TRACK": "1",
-        "HEADWATER_FLIGHTS_API_URL": "http://127.0.0.1:8711",
-        "HEADWATER_HOME": str(home),
-        "HEADWATER_LANDING_URL": f"file://{home}/landing",
-        "HEADWATER_WAREHOUSE_DATABASE": "headwater",
-        "HEADWATER_WAREHOUSE_HOST": "127.0.0.1",
-        "HEADWATER_WAREHOUSE_LOADER_URL": f"postgresql+psycopg://headwater_loader:{password}@127.0.0.1:5439/headwater",
-        "HEADWATER_WAREHOUSE_PORT": "5439",
-        "PREFECT_API_URL": "http://127.0.0.1:4200/api",
-        "PREFECT_HOME": f"{home}/prefect",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    }.items()
+    assert (
+        variables.items()
+        >= {
+            "DO_NOT_TRACK": "1",
+            "HEADWATER_FLIGHTS_API_URL": "http://127.0.0.1:8711",
+            "HEADWATER_HOME": str(home),
+            "HEADWATER_LANDING_URL": f"file://{home}/landing",
+            "HEADWATER_WAREHOUSE_DATABASE": "headwater",
+            "HEADWATER_WAREHOUSE_HOST": "127.0.0.1",
+            "HEADWATER_WAREHOUSE_LOADER_URL": f"postgresql+psycopg://headwater_loader:{password}@127.0.0.1:5439/headwater",
+            "HEADWATER_WAREHOUSE_PORT": "5439",
+            "PREFECT_API_URL": "http://127.0.0.1:4200/api",
+            "PREFECT_HOME": f"{home}/prefect",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        }.items()
+    )
     roles = {"OWNER", "LOADER", "TRANSFORMER", "PUBLISHER", "READER"}
     assert {f"HEADWATER_WAREHOUSE_{role}_URL" for role in roles} <= variables.keys()
 

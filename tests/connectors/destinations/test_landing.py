@@ -1,0 +1,174 @@
+"""Landing, in a folder and in S3: whole or absent, and never silently other than it was written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import boto3
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from moto.server import ThreadedMotoServer
+
+from connectors.connections import StoreLocation
+from connectors.destinations.landing import Landing, LoadPlace, Manifest, _records
+from connectors.errors import ConfigurationError, DestinationUnavailableError, LandingCorruptError
+from connectors.model import Chunk, Column, FileVersion, LandingFormat
+from connectors.postgres import PGCOPY_HEADER, PGCOPY_TRAILER
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[StoreLocation]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = {
+        "access_key_id": "test",
+        "secret_access_key": "test",
+        "region": "us-east-1",
+        "endpoint": f"http://{host}:{port}",
+    }
+    boto3.client(
+        "s3",
+        endpoint_url=options["endpoint"],
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        region_name="us-east-1",
+    ).create_bucket(Bucket="landing")
+    yield StoreLocation("s3://landing/below/here", options)
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def landing(request: pytest.FixtureRequest, tmp_path: Path) -> Landing:
+    if request.param == "folder":
+        return Landing(StoreLocation((tmp_path / "landing").as_uri()))
+    return Landing(request.getfixturevalue("s3"))
+
+
+@pytest.fixture
+def place() -> LoadPlace:
+    return LoadPlace("shop", "orders", uuid4(), datetime(2024, 2, 3, 23, tzinfo=UTC))
+
+
+def write(landing: Landing, place: LoadPlace, chunks: list[Chunk], *, attempt: int = 1) -> Manifest:
+    with landing.writer(place, attempt, LandingFormat.JSONL) as writer:
+        for chunk in chunks:
+            writer.write(chunk)
+        return writer.finish(columns=[Column("a", "bigint")], window=None, cursor_from="1", cursor_to="2")
+
+
+def test_what_was_written_is_read_again(landing: Landing, place: LoadPlace) -> None:
+    manifest = write(landing, place, [Chunk(b'{"a":1}\n{"a":2}\n', 2), Chunk(b'{"a":3}\n', 1)])
+    assert place.manifest_key == f"shop/orders/dt=2024-02-03/load_id={place.load_id}/manifest.json"
+    assert landing.manifest(place.manifest_key) == manifest
+    assert manifest.rows == 3
+    assert b"".join(chunk.data for chunk in landing.read(manifest)) == b'{"a":1}\n{"a":2}\n{"a":3}\n'
+    assert sum(chunk.rows for chunk in landing.read(manifest)) == 3
+
+
+def test_objects_without_a_manifest_are_no_load(landing: Landing, place: LoadPlace) -> None:
+    with landing.writer(place, 1, LandingFormat.JSONL) as writer:
+        writer.write(Chunk(b"{}\n", 1))
+    assert landing.manifest(place.manifest_key) is None
+
+
+def test_the_first_manifest_stays(landing: Landing, place: LoadPlace) -> None:
+    first = write(landing, place, [Chunk(b'{"a":1}\n', 1)], attempt=1)
+    second = write(landing, place, [Chunk(b'{"a":2}\n', 1)], attempt=2)
+    assert second == first
+    assert b"".join(chunk.data for chunk in landing.read(second)) == b'{"a":1}\n'
+
+
+def test_each_file_is_an_object_of_its_own(landing: Landing, place: LoadPlace) -> None:
+    files = [FileVersion("a.csv", "v1", 8), FileVersion("b.csv", "v2", 8)]
+    with landing.writer(place, 1, LandingFormat.CSV) as writer:
+        for file in files:
+            writer.write(Chunk(b"x,y\n", 0, file))
+            writer.write(Chunk(b"1,2\n", 1, file))
+        manifest = writer.finish(columns=[], window=None, cursor_from=None, cursor_to=None)
+    assert [(landed.file, landed.file_version, landed.rows) for landed in manifest.objects] == [
+        ("a.csv", "v1", 1),
+        ("b.csv", "v2", 1),
+    ]
+    assert [(chunk.file, chunk.data) for chunk in landing.read(manifest)] == [(file, b"x,y\n1,2\n") for file in files]
+
+
+def test_more_than_a_part_becomes_several_objects(
+    landing: Landing, place: LoadPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("connectors.destinations.landing._PART_BYTES", 1000)
+    chunks = [Chunk(b'{"a":%d}\n' % number * 50, 50) for number in range(10)]
+    manifest = write(landing, place, chunks)
+    assert len(manifest.objects) > 2
+    assert b"".join(chunk.data for chunk in landing.read(manifest)) == b"".join(chunk.data for chunk in chunks)
+
+
+@pytest.mark.parametrize("damage", ["cut", "altered", "longer", "gone", "other"])
+def test_a_damaged_object_is_refused_by_name(tmp_path: Path, place: LoadPlace, damage: str) -> None:
+    landing = Landing(StoreLocation(tmp_path.as_uri()))
+    manifest = write(landing, place, [Chunk(b'{"a":%d}\n' % number, 1) for number in range(2000)])
+    path = tmp_path / manifest.objects[0].key
+    content = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    elif damage == "other":
+        other = LoadPlace("shop", "orders", uuid4(), place.started_at)
+        path.write_bytes((tmp_path / write(landing, other, [Chunk(b"{}\n", 1)]).objects[0].key).read_bytes())
+    else:
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        path.write_bytes({"cut": content[:-5], "altered": flipped, "longer": content + b"x"}[damage])
+    with pytest.raises(LandingCorruptError, match=manifest.objects[0].key):
+        list(landing.read(manifest))
+
+
+def test_a_torn_manifest_is_refused_by_name(tmp_path: Path, place: LoadPlace) -> None:
+    landing = Landing(StoreLocation(tmp_path.as_uri()))
+    write(landing, place, [Chunk(b"{}\n", 1)])
+    path = tmp_path / place.manifest_key
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(LandingCorruptError, match=place.manifest_key):
+        landing.manifest(place.manifest_key)
+
+
+def test_the_manifest_names_what_is_stored(tmp_path: Path, place: LoadPlace) -> None:
+    landing = Landing(StoreLocation(tmp_path.as_uri()))
+    [landed] = write(landing, place, [Chunk(b"{}\n", 1)]).objects
+    content = (tmp_path / landed.key).read_bytes()
+    assert (landed.bytes, landed.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+
+
+def test_an_unknown_kind_of_store_is_refused() -> None:
+    for url in ("ftp://x/y", "landing", "s3://", "file://host/x", "file:relative"):
+        with pytest.raises(ConfigurationError):
+            Landing(StoreLocation(url))
+
+
+def test_a_store_that_does_not_answer_is_one_clear_error(place: LoadPlace) -> None:
+    options = {"access_key_id": "a", "secret_access_key": "canary-9", "region": "x", "endpoint": "http://127.0.0.1:1"}
+    location = StoreLocation("s3://landing", options)
+    assert "canary-9" not in repr(location)
+    with pytest.raises(DestinationUnavailableError, match="landing does not take or give") as caught:
+        Landing(location).manifest(place.manifest_key)
+    assert "canary-9" not in str(caught.value)
+
+
+@given(st.lists(st.binary(max_size=40), max_size=8), st.integers(1, 13))
+def test_copy_data_survives_any_cut(rows: list[bytes], block: int) -> None:
+    stored = PGCOPY_HEADER + b"".join(rows) + PGCOPY_TRAILER
+    blocks = (stored[start : start + block] for start in range(0, len(stored), block))
+    assert b"".join(chunk.data for chunk in _records(blocks, LandingFormat.PGCOPY, None)) == b"".join(rows)
+
+
+@given(st.lists(st.binary(max_size=9).map(lambda line: line.replace(b"\n", b".")), max_size=8), st.integers(1, 13))
+def test_lines_survive_any_cut(lines: list[bytes], block: int) -> None:
+    stored = b"".join(line + b"\n" for line in lines)
+    blocks = (stored[start : start + block] for start in range(0, len(stored), block))
+    chunks = list(_records(blocks, LandingFormat.JSONL, None))
+    assert b"".join(chunk.data for chunk in chunks) == stored
+    assert all(chunk.data.endswith(b"\n") and chunk.rows == chunk.data.count(b"\n") for chunk in chunks)

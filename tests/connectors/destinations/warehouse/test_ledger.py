@@ -1,0 +1,78 @@
+"""Leases: one run at a time, a dead one followed at once, a sleeping one after its time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from connectors.destinations.warehouse.ledger import Lease
+from connectors.errors import FencedError, StreamBusyError
+from tests.conftest import Warehouse
+
+HOLDER = """
+import sys, time
+from sqlalchemy.engine import make_url
+from connectors.destinations.warehouse.ledger import Lease
+with Lease(make_url(sys.argv[1]), "shop", "orders", "the other", lease_seconds=float(sys.argv[2])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def lease(warehouse: Warehouse, **options: float) -> Lease:
+    return Lease(warehouse.url("loader"), "shop", "orders", "this run", **options)
+
+
+def holder(warehouse: Warehouse, seconds: float) -> subprocess.Popen[str]:
+    url = warehouse.url("loader").render_as_string(hide_password=False)
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, url, str(seconds)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_each_holder_has_a_higher_epoch(warehouse: Warehouse) -> None:
+    epochs = []
+    for _ in range(3):
+        with lease(warehouse) as held:
+            epochs.append(held.epoch)
+    assert epochs == [1, 2, 3]
+
+
+def test_a_killed_holder_is_followed_at_once(warehouse: Warehouse) -> None:
+    process = holder(warehouse, 3600)
+    with pytest.raises(StreamBusyError, match="the other"), lease(warehouse, wait_seconds=0.3):
+        pass
+    process.kill()
+    process.wait()
+    with lease(warehouse, wait_seconds=20) as held:
+        assert held.epoch == 2
+
+
+def test_a_sleeping_holder_is_followed_when_its_lease_ends_and_then_fenced(warehouse: Warehouse) -> None:
+    process = holder(warehouse, 2)
+    try:
+        time.sleep(3)
+        with pytest.raises(StreamBusyError), lease(warehouse, wait_seconds=0.3):
+            pass  # alive: the lease is renewed
+        os.kill(process.pid, signal.SIGSTOP)
+        with lease(warehouse, wait_seconds=20) as held:
+            assert held.epoch == 2
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_only_the_latest_holder_passes_the_fence(warehouse: Warehouse) -> None:
+    with lease(warehouse) as first, warehouse.connect("loader") as connection:
+        first.check(connection)
+        warehouse.execute("update ops.streams set lease_until = now()")
+        with lease(warehouse) as second:
+            second.check(connection)
+            with pytest.raises(FencedError, match="epoch 1 was followed by 2"):
+                first.check(connection)

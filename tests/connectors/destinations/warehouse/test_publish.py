@@ -1,0 +1,154 @@
+"""Publishing: all marts at once, only what differs, and never under a reader's feet."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import psycopg
+import pytest
+
+from connectors.destinations.warehouse.publish import Mart, PublishReport, grant_to_publisher, publish
+from connectors.errors import ConfigurationError, DataError
+from tests.conftest import Warehouse
+
+FACTS = Mart("fct_orders", "marts", ("id",), "Orders, one row each.", {"id": "The order.", "total": "In euro."})
+SUMS = Mart("fct_sums", "marts", ("kind",))
+
+
+@pytest.fixture
+def built(warehouse: Warehouse) -> Warehouse:
+    with warehouse.connect("transformer") as connection:
+        connection.execute(
+            """
+            create schema marts;
+            create table marts.fct_orders as
+                select n as id, (n * 10)::numeric as total, 'k' || n % 3 as kind from generate_series(1, 100) n;
+            create table marts.fct_sums as select kind, sum(total) as total from marts.fct_orders group by kind;
+            """
+        )
+    return warehouse
+
+
+def run(warehouse: Warehouse, *marts: Mart) -> PublishReport:
+    grant_to_publisher(warehouse.url("transformer"), ["marts"])
+    return publish(warehouse.url("publisher"), marts or (FACTS, SUMS), invocation_id="test")
+
+
+def read(warehouse: Warehouse, statement: str) -> list[tuple[object, ...]]:
+    with warehouse.connect("reader") as connection:
+        return connection.execute(statement.encode()).fetchall()
+
+
+def change(warehouse: Warehouse, statements: str) -> None:
+    with warehouse.connect("transformer") as connection:
+        connection.execute(statements.encode())
+
+
+def test_readers_see_what_was_published_and_nothing_else(built: Warehouse) -> None:
+    run(built)
+    assert read(built, "select count(*), sum(total) from serving.fct_orders") == [(100, 50500)]
+    for table in ("marts.fct_orders", "published.fct_orders", "ops.loads"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            read(built, f"select * from {table}")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        read(built, "delete from serving.fct_orders")
+
+
+def test_only_rows_that_differ_are_written(built: Warehouse) -> None:
+    first = run(built)
+    assert [(mart.inserted, mart.updated, mart.deleted) for mart in first.marts] == [(100, 0, 0), (3, 0, 0)]
+    assert all(mart.moved == 0 for mart in run(built).marts)
+    change(
+        built,
+        "update marts.fct_orders set total = null where id = 7; delete from marts.fct_orders where id > 98;"
+        "insert into marts.fct_orders values (500, 1, 'k9')",
+    )
+    before = dict(built.query("select id, xmin::text from published.fct_orders"))
+    third = run(built)
+    assert (third.marts[0].inserted, third.marts[0].updated, third.marts[0].deleted) == (1, 1, 2)
+    after = dict(built.query("select id, xmin::text from published.fct_orders"))
+    assert {key for key in after if before.get(key) != after[key]} == {7, 500}
+    assert read(built, "select mart, generation, rows from serving.data_status order by 1") == [
+        ("fct_orders", 3, 99),
+        ("fct_sums", 3, 3),
+    ]
+
+
+def test_dbt_dropping_its_tables_takes_nothing_from_readers(built: Warehouse) -> None:
+    run(built)
+    change(built, "drop table marts.fct_orders cascade")
+    assert read(built, "select count(*) from serving.fct_orders") == [(100,)]
+
+
+def test_if_one_mart_cannot_be_published_none_is(built: Warehouse) -> None:
+    run(built)
+    change(built, "update marts.fct_sums set total = 0; insert into marts.fct_orders values (1, 0, 'twin')")
+    with pytest.raises(DataError, match=r"key \(id\) of the mart `fct_orders` is not unique"):
+        run(built, SUMS, FACTS)
+    assert read(built, "select count(*) from serving.fct_sums where total = 0") == [(0,)]
+    assert read(built, "select max(generation) from serving.data_status") == [(1,)]
+
+
+def test_a_mart_that_changes_shape_is_served_in_its_new_shape(built: Warehouse) -> None:
+    run(built)
+    change(built, "alter table marts.fct_orders add note text, alter total type text")
+    run(built)
+    assert read(built, "select total, note from serving.fct_orders where id = 1") == [("10", None)]
+
+
+def test_a_mart_that_is_no_longer_built_is_no_longer_served(built: Warehouse) -> None:
+    run(built)
+    run(built, SUMS)
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        read(built, "select * from serving.fct_orders")
+
+
+def test_descriptions_become_comments(built: Warehouse) -> None:
+    run(built)
+    comments = "select col_description('serving.fct_orders'::regclass, n) from generate_series(1, 3) n"
+    assert built.query(comments) == [("The order.",), ("In euro.",), (None,)]
+    run(built, replace(FACTS, columns={"id": "Its number."}), SUMS)
+    assert built.query(comments)[0] == ("Its number.",)
+
+
+def test_a_mart_without_key_or_table_is_refused_by_name(built: Warehouse) -> None:
+    with pytest.raises(ConfigurationError, match="`fct_orders` has no primary key"):
+        run(built, replace(FACTS, key=()))
+    with pytest.raises(ConfigurationError, match="no mart marts.dim_absent"):
+        run(built, Mart("dim_absent", "marts", ("id",)))
+
+
+def test_readers_never_see_marts_of_two_generations(built: Warehouse) -> None:
+    """A reader's transaction that sums both marts finds them equal, while generation after generation is published."""
+    run(built)
+    stop = threading.Event()
+    wrong: list[object] = []
+    seen = set()
+
+    def poll() -> None:
+        with built.connect("reader") as connection:
+            while not stop.is_set():
+                row = connection.execute(
+                    "select (select sum(total) from serving.fct_orders), (select sum(total) from serving.fct_sums)"
+                ).fetchone()
+                assert row is not None
+                seen.add(row[0])
+                if row[0] != row[1]:
+                    wrong.append(row)
+
+    reader = threading.Thread(target=poll)
+    reader.start()
+    try:
+        for _ in range(10):
+            change(
+                built,
+                "update marts.fct_orders set total = total + 1; delete from marts.fct_sums;"
+                "insert into marts.fct_sums select kind, sum(total) from marts.fct_orders group by kind",
+            )
+            run(built)
+    finally:
+        stop.set()
+        reader.join()
+    assert not wrong
+    assert len(seen) > 2
