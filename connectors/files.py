@@ -17,6 +17,7 @@ from obstore.store import ObjectStore as Store
 
 from connectors.connections import Connections, ObjectStore, Requirement
 from connectors.errors import ConfigurationError, SourceUnavailableError, WindowError
+from connectors.formats import CsvSplitter
 from connectors.model import (
     Chunk,
     Extraction,
@@ -41,7 +42,6 @@ class CsvStream(Stream):
     pattern: str
     """File names below the source's root, `*` for anything within a name, `{date}` for a date as 2013-07-01."""
     nulls: tuple[str, ...] = ("",)
-    """The texts that mean no value."""
 
     def __post_init__(self) -> None:
         Stream.__post_init__(self)
@@ -164,31 +164,3 @@ def _file_chunks(store: Store, file: FileVersion) -> Iterator[Chunk]:
         raise SourceUnavailableError(
             f"{file.path} cannot be read: {error}", remedy="If it was moved away on purpose, run again."
         ) from error
-
-
-class CsvSplitter:
-    """Cuts a stream of CSV bytes where records end, never inside a quoted value.
-
-    Inside quotes a quote is doubled (RFC 4180), so a line break ends a record exactly when an even number of quotes
-    came before it.
-    """
-
-    def __init__(self) -> None:
-        self._kept = b""
-
-    def feed(self, block: bytes) -> bytes:
-        """The whole records that are complete now; the rest is kept."""
-        data = self._kept + block
-        end = data.rfind(b"\n") + 1
-        quotes = data.count(b'"', 0, end)
-        while end and quotes % 2:
-            earlier = data.rfind(b"\n", 0, end - 1) + 1
-            quotes -= data.count(b'"', earlier, end)
-            end = earlier
-        self._kept = data[end:]
-        return data[:end]
-
-    def rest(self) -> bytes:
-        """What is left at the end: a last record without a line break."""
-        kept, self._kept = self._kept, b""
-        return kept

@@ -140,6 +140,8 @@ class Stream:
     """The column that says when a row's event happened; what windows are cut by. None: no windows."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """PostgreSQL types by column, where the source's own typing is not enough (instants in JSON, anything in CSV)."""
+    nulls: tuple[str, ...] = ()
+    """The texts that mean no value, in formats that have no other word for it (CSV)."""
     contract: SchemaContract = SchemaContract.EVOLVE
     reject_limit: float = 0.01
     """The share of a load's rows, 0 to 1, that may go to quarantine before the load fails instead."""

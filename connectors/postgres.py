@@ -16,11 +16,8 @@ from sqlalchemy.engine import URL
 from connectors.connections import Connections, Database, Requirement
 from connectors.database import address, psycopg_arguments
 from connectors.errors import ConfigurationError, SourceUnavailableError, WindowError
+from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER
 from connectors.model import Chunk, Column, Extraction, ExtractRequest, LandingFormat, Stream, check_source
-
-PGCOPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
-"""Signature, flags and header extension length of the binary format (PostgreSQL manual, COPY, Binary Format)."""
-PGCOPY_TRAILER = b"\xff\xff"
 
 _CHUNK_BYTES = 1 << 20
 _SETTINGS = {

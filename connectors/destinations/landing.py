@@ -32,10 +32,9 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 
 from connectors.connections import StoreLocation
 from connectors.errors import DestinationUnavailableError, LandingCorruptError
-from connectors.files import CsvSplitter
+from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER, CsvSplitter
 from connectors.model import Chunk, Column, FileVersion, LandingFormat
 from connectors.object_store import local_folder, open_store
-from connectors.postgres import PGCOPY_HEADER, PGCOPY_TRAILER
 
 MANIFEST = "manifest.json"
 _PART_BYTES = 64 << 20

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from deployments.local import processes, services
 from deployments.local.environment import (
@@ -182,9 +183,10 @@ class LocalStack:
         return self.start_service(services.prefect_worker(self.environment(), temporary=self.home / "tmp"))
 
     def start_service(self, service: Service) -> ProcessRecord:
-        """Start a service and wait until it is ready; one that runs already is left alone.
+        """Start a service and wait until it is ready.
 
-        One that runs with another command or other variables is restarted; so is nothing else, ever.
+        One that runs already is left alone, unless it was started with another command or other variables: then it is
+        restarted.
         """
         with self.exclusive(f"starting {service.name}"):
             record = self._state.read().processes.get(service.name)
@@ -268,14 +270,15 @@ def _stopping_order(record: ProcessRecord) -> int:
 
 
 def _status(record: ProcessRecord) -> ServiceStatus:
+    address = None if record.health_url is None else "{0.scheme}://{0.netloc}".format(urlsplit(record.health_url))
     if not processes.is_running(record):
         condition = record.phase.value if record.phase in {Phase.STOPPED, Phase.FAILED} else "died"
-        return ServiceStatus(record.name, condition, None, record.health_url, None, record.log)
+        return ServiceStatus(record.name, condition, None, address, None, record.log)
     if record.health_url is not None and not processes.answers(record.health_url):
         condition = "starting" if record.phase is Phase.STARTING else "not answering"
     else:
         condition = "running"
-    return ServiceStatus(record.name, condition, record.pid, record.health_url, record.started_at, record.log)
+    return ServiceStatus(record.name, condition, record.pid, address, record.started_at, record.log)
 
 
 def _run_side_by_side(steps: Sequence[Callable[[], object]]) -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.errors import ConfigurationError
-from connectors.files import CsvSplitter, CsvStream, _compile
+from connectors.files import CsvStream, _compile
+from connectors.formats import CsvSplitter
 from connectors.model import Cursor, WriteDisposition
 
 cells = st.text(st.sampled_from('ab",\n\r é'), max_size=6)

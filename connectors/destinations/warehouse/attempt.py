@@ -17,9 +17,8 @@ from psycopg import sql
 
 from connectors.destinations.warehouse.columns import PAYLOAD, REJECTED, ROW, Kind, column_names
 from connectors.destinations.warehouse.records import CsvRecords, JsonLines, RecordParser, Rejected, escaped
-from connectors.files import CsvStream
+from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER
 from connectors.model import Chunk, Column, LandingFormat, Stream
-from connectors.postgres import PGCOPY_HEADER, PGCOPY_TRAILER
 
 _SEGMENT_BYTES = 32 << 20
 """Bytes after which what was copied is committed, so that no transaction stays open for as long as a source sends."""
@@ -53,7 +52,7 @@ class AttemptTable:
         if landing_format is LandingFormat.JSONL:
             self._parser = JsonLines(frozenset(json_columns))
         elif landing_format is LandingFormat.CSV:
-            self._parser = CsvRecords(stream.nulls if isinstance(stream, CsvStream) else ("",))
+            self._parser = CsvRecords(stream.nulls)
         self._columns: list[str] = []
         self._segment: psycopg.Copy | None = None
         self._segment_end = ExitStack()

@@ -17,8 +17,8 @@ from moto.server import ThreadedMotoServer
 from connectors.connections import StoreLocation
 from connectors.destinations.landing import Landing, LoadPlace, Manifest, _records
 from connectors.errors import ConfigurationError, DestinationUnavailableError, LandingCorruptError
+from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER
 from connectors.model import Chunk, Column, FileVersion, LandingFormat
-from connectors.postgres import PGCOPY_HEADER, PGCOPY_TRAILER
 
 
 @pytest.fixture(scope="module")

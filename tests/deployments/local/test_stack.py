@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,31 +30,22 @@ def stack(tmp_path: Path) -> Iterator[LocalStack]:
         stack.destroy()
 
 
-def web_server(stack: LocalStack, **variables: str) -> Service:
-    """A service with an address that is ready in a moment."""
-    port = stack.port("web", 8999)
-    command = (sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", "/var/empty")
-    return Service("web", command, variables, health_url=f"http://127.0.0.1:{port}/", stop_seconds=3.0)
-
-
 @pytest.fixture
 def web(stack: LocalStack, tmp_path: Path) -> Service:
-    with stack.exclusive("preparing a test"):
-        service = web_server(stack)
-        return replace(service, command=(*service.command[:-1], str(tmp_path)))
+    """A service with an address that is ready in a moment; not started."""
+    with stack.exclusive("promising a port"):
+        port = stack.port("web", 8999)
+    command = (sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(tmp_path))
+    return Service("web", command, {}, health_url=f"http://127.0.0.1:{port}/", stop_seconds=3.0)
 
 
 def conditions(stack: LocalStack) -> dict[str, str]:
     return {service.name: service.condition for service in stack.status()}
 
 
-def connect(url: str, **changes: str) -> psycopg.Connection:
-    return psycopg.connect(make_url(url).set(drivername="postgresql", **changes).render_as_string(hide_password=False))
-
-
-def get(url: str) -> object:
-    with urllib.request.urlopen(url, timeout=10) as response:
-        return json.load(response)
+def connect(url: str, *, database: str = "headwater") -> psycopg.Connection:
+    parts = make_url(url).set(drivername="postgresql", database=database)
+    return psycopg.connect(parts.render_as_string(hide_password=False))
 
 
 def test_up_brings_everything_up_in_order_and_down_takes_it_down_without_losing_data(stack: LocalStack) -> None:
@@ -68,12 +57,12 @@ def test_up_brings_everything_up_in_order_and_down_takes_it_down_without_losing_
             connection.execute("create table raw.kept as select 42 as answer")
         seen.append("migrate")
 
-    def systems(stack: LocalStack) -> dict[str, str]:
+    def systems(_stack: LocalStack) -> dict[str, str]:
         seen.append("systems")
         return {"HEADWATER_EXTRA": "it's here"}
 
     def deploy(stack: LocalStack) -> None:
-        assert get(f"{stack.environment()['PREFECT_API_URL']}/health") is True
+        assert processes.answers(f"{stack.environment()['PREFECT_API_URL']}/health")
         assert stack.environment()["HEADWATER_EXTRA"] == "it's here"
         assert "prefect-worker" not in conditions(stack)
         seen.append("deploy")
@@ -183,7 +172,7 @@ def test_the_first_error_of_steps_side_by_side_is_raised_when_the_others_have_en
 ) -> None:
     ended: list[str] = []
 
-    def slow_server(stack: LocalStack) -> None:
+    def slow_server(_stack: LocalStack) -> None:
         time.sleep(0.2)
         ended.append("server")
 

@@ -1,0 +1,109 @@
+"""Promises of the repository itself: layout, layers, the timetable, the README."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from connectors.connections import EnvironmentConnections
+from connectors.errors import HeadwaterError
+from connectors.ingest import Destination, ingest
+from connectors.registry import SOURCES
+from connectors.rest import RestSource
+from tests.conftest import Answer, Api, Warehouse
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def tracked() -> list[str]:
+    return subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+
+
+def deployments() -> list[dict[str, Any]]:
+    content = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    return list(content["deployments"])
+
+
+def flow_of(deployment: dict[str, Any]) -> str:
+    return str(deployment["entrypoint"]).rsplit(".", 1)[1]
+
+
+def test_dbt_never_becomes_a_python_package() -> None:
+    """It would hide dbt's own package `dbt` from every import."""
+    assert not [path for path in tracked() if path.startswith("dbt/") and path.endswith(".py")]
+
+
+def test_the_lock_holds_hashes_and_no_address() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock
+    assert "--index" not in lock
+    packages = re.split(r"\n(?=[a-z])", lock)[1:]
+    assert len(packages) > 100
+    assert all("--hash=sha256:" in package for package in packages)
+
+
+def test_the_timetable_and_prefect_yaml_agree() -> None:
+    rows = re.findall(
+        r"^\| `([\w/-]+)` \| ([\w-]+) \| `([^`]+)` \|", (ROOT / "docs/timetable.md").read_text(), re.MULTILINE
+    )
+    scheduled = [
+        (f"{flow_of(each)}/{each['name']}", schedule["slug"], schedule["cron"])
+        for each in deployments()
+        for schedule in each["schedules"]
+    ]
+    assert rows == scheduled
+
+
+def test_every_source_has_a_deployment_with_a_schedule() -> None:
+    ingested = {each["parameters"]["source"] for each in deployments() if flow_of(each) == "ingest"}
+    assert ingested == set(SOURCES)
+    assert all(each["schedules"] and each["concurrency_limit"]["limit"] == 1 for each in deployments())
+
+
+def test_no_parameter_of_a_deployment_holds_a_secret() -> None:
+    names = {name for each in deployments() for name in each.get("parameters", {})}
+    assert names <= {"source"}
+
+
+def test_every_raw_table_is_a_dbt_source() -> None:
+    declared = set()
+    for path in (ROOT / "dbt/models/staging").glob("*/_*__sources.yml"):
+        for source in yaml.safe_load(path.read_text())["sources"]:
+            declared |= {f"{source['name']}.{table['name']}" for table in source["tables"]}
+    assert declared == {f"{source.name}.{stream.name}" for source in SOURCES.values() for stream in source.streams}
+
+
+def test_the_readme_names_every_folder_and_links_to_what_exists() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for folder in ("connectors", "tasks", "flows", "dbt", "deployments", "tests", "docs"):
+        assert f"`{folder}/`" in readme
+    for target in re.findall(r"\]\((?!http)([^)#]+)", readme):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_source_in_the_readme_works(api: Api, warehouse: Warehouse, destination: Destination) -> None:
+    [block] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code = re.sub(r"^   ", "", block, flags=re.MULTILINE)
+    assert len(code.strip().splitlines()) <= 25
+    namespace: dict[str, Any] = {}
+    exec(code, namespace)  # noqa: S102 - the README's own example
+    source = namespace["tickets_api"]
+    assert isinstance(source, RestSource)
+    api.answer = lambda request: Answer({"data": [{"id": 1, "updated_at": "2024-01-01T00:00:00Z"}], "next": None})
+    variables = {item.environment_variable: api.url for item in source.requirements}
+    assert set(variables) == {"HEADWATER_TICKETS_API_URL", "HEADWATER_TICKETS_API_KEY"}
+    report = ingest(source, source.streams[0], EnvironmentConnections(variables), destination)[-1]
+    assert report.inserted == 1
+    assert warehouse.query("select id from raw_tickets_api.tickets") == [(1,)]
+
+
+def test_every_error_says_what_to_do() -> None:
+    kinds = [HeadwaterError]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    assert len(kinds) > 10
+    assert all(kind.__doc__ for kind in kinds)
