@@ -175,6 +175,7 @@ class HttpClient:
             attempts=policy.attempts,
             timeout=None,
             wait_initial=policy.wait_initial,
+            wait_jitter=policy.wait_initial,
             wait_max=policy.wait_max,
         ):
             with attempt:

@@ -212,6 +212,7 @@ def api() -> Iterator[Api]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # head and body in one packet: two would wait for each other's acknowledgement
 
         def do_GET(self) -> None:
             parts = urlsplit(self.path)

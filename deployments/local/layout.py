@@ -13,12 +13,17 @@ demo/              the demo's source systems
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from pathlib import Path
 
 from deployments.local.errors import LocalStackError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
+STACK_LOCK = "stack.lock"
+_FOLDERS = ("demo", "landing", "logs", "postgres", "prefect", "tmp")
+_FILES = ("env", "secrets.json", "secrets.lock", "state.json", "state.lock", STACK_LOCK, ".gitignore")
 
 
 def default_home() -> Path:
@@ -33,21 +38,14 @@ def prepare(home: Path) -> None:
     An existing folder keeps its permissions. A new one is private; root's lets others pass through (not list), since
     root's PostgreSQL runs as another user and reaches its data through it.
     """
-    private = 0o711 if os.geteuid() == 0 else 0o700
+    passable = 0o711 if os.geteuid() == 0 else 0o700
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
-        for folder, mode in [
-            (home, private),
-            (home / "postgres", private),
-            (home / "logs", 0o700),
-            (home / "landing", 0o700),
-            (home / "prefect", 0o700),
-            (home / "tmp", 0o700),
-        ]:
-            _make(folder, mode)
-        ignore = home / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n")
+        if _make(home, passable):
+            (home / ".gitignore").write_text("*\n")
+        _make(home / "postgres", passable)
+        for name in ("landing", "logs", "prefect", "tmp"):
+            _make(home / name, 0o700)
     except OSError as error:
         raise LocalStackError(
             f"The state folder cannot be made or written: {error.strerror}.",
@@ -56,14 +54,31 @@ def prepare(home: Path) -> None:
         ) from error
 
 
+def remove(home: Path) -> None:
+    """Delete what the local stack keeps in its folder, and the folder if nothing else is in it.
+
+    By name, because HEADWATER_HOME may point at a folder that holds other things as well.
+    """
+    for name in _FOLDERS:
+        if (home / name).exists():
+            shutil.rmtree(home / name)
+    for name in _FILES:
+        (home / name).unlink(missing_ok=True)
+    if not any(home.iterdir()):
+        home.rmdir()
+
+
 def log_file(home: Path, service: str) -> Path:
     """The log of one service."""
     return home / "logs" / f"{service}.log"
 
 
-def _make(folder: Path, mode: int) -> None:
-    if not folder.is_dir():
-        folder.mkdir(exist_ok=True)
-        folder.chmod(mode)
-    elif not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(13, "it belongs to another user", str(folder))
+def _make(folder: Path, mode: int) -> bool:
+    """Make the folder unless it is there; True if it was made."""
+    if folder.is_dir():
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "it belongs to another user", str(folder))
+        return False
+    folder.mkdir(exist_ok=True)
+    folder.chmod(mode)
+    return True

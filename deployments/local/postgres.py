@@ -74,12 +74,14 @@ class LocalPostgres:
 
     def destroy(self) -> None:
         """Stop the server and delete its data, also when they had to live outside the home."""
-        cluster = self._known_cluster()
-        if cluster is None:
+        data = self._state.read().postgres_data
+        if data is None:
             return
         self.stop()
-        outside = not cluster.data.is_relative_to(self._home)
-        shutil.rmtree(cluster.data.parent if outside else cluster.data)
+        # Outside the home the folder around the data is ours as well, with or without data in it.
+        folder = data if data.is_relative_to(self._home) else data.parent
+        if folder.exists():
+            shutil.rmtree(folder)
         self._state.update(lambda state: replace(state, postgres_data=None))
 
     def _known_cluster(self) -> Cluster | None:

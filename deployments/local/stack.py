@@ -11,9 +11,8 @@ put together otherwise; those that do not depend on each other may run in thread
 from __future__ import annotations
 
 import logging
-import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,7 +34,7 @@ from deployments.local.environment import (
 )
 from deployments.local.errors import LocalStackError
 from deployments.local.files import SharedLock
-from deployments.local.layout import PROJECT_ROOT, log_file, prepare
+from deployments.local.layout import PROJECT_ROOT, STACK_LOCK, log_file, prepare, remove
 from deployments.local.ports import choose_port
 from deployments.local.postgres import LocalPostgres
 from deployments.local.processes import Phase, ProcessRecord, Service
@@ -54,7 +53,7 @@ Systems = Callable[["LocalStack"], Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """One service as it is now. `condition` is a word for people: running, starting, not answering, died, stopped."""
+    """One service as it is now. `condition` is for people: running, starting, not answering, failed, died, stopped."""
 
     name: str
     condition: str
@@ -76,7 +75,7 @@ class LocalStack:
         self.postgres = LocalPostgres(self.home)
         self.secrets = Secrets(self.home)
         self._state = StateFile(self.home)
-        self._lock = SharedLock(self.home / "stack.lock", timeout_seconds=_LOCK_SECONDS)
+        self._lock = SharedLock(self.home / STACK_LOCK, timeout_seconds=_LOCK_SECONDS)
 
     @contextmanager
     def exclusive(self, doing: str) -> Iterator[None]:
@@ -135,16 +134,17 @@ class LocalStack:
         return tuple(stopped)
 
     def destroy(self) -> None:
-        """Stop everything and delete the state folder and the databases, wherever they are. There is no way back."""
-        self.down()
+        """Stop everything and delete the stack's state and databases, wherever they are. There is no way back."""
         if self.home.exists():
-            self.postgres.destroy()
-            shutil.rmtree(self.home)
+            with self.exclusive("destroying the local stack"):
+                self.down()
+                self.postgres.destroy()
+                remove(self.home)
 
     def status(self) -> tuple[ServiceStatus, ...]:
         """How each service is, PostgreSQL first; empty before the first `up`."""
         state = self._state.read()
-        if state.postgres_data is None:
+        if state.postgres_data is None and not state.processes:
             return ()
         return (self._postgres_status(), *(_status(record) for record in state.processes.values()))
 
@@ -274,18 +274,30 @@ def _status(record: ProcessRecord) -> ServiceStatus:
     if not processes.is_running(record):
         condition = record.phase.value if record.phase in {Phase.STOPPED, Phase.FAILED} else "died"
         return ServiceStatus(record.name, condition, None, address, None, record.log)
-    if record.health_url is not None and not processes.answers(record.health_url):
-        condition = "starting" if record.phase is Phase.STARTING else "not answering"
-    else:
-        condition = "running"
+    url = record.health_url
+    is_working = record.phase is Phase.RUNNING if url is None else processes.answers(url)
+    condition = "running" if is_working else "starting" if record.phase is Phase.STARTING else "not answering"
     return ServiceStatus(record.name, condition, record.pid, address, record.started_at, record.log)
 
 
 def _run_side_by_side(steps: Sequence[Callable[[], object]]) -> None:
-    """Run the steps in threads; when all have ended, raise the first error. Further ones are logged."""
-    with ThreadPoolExecutor(max_workers=len(steps)) as pool:
-        futures = [pool.submit(step) for step in steps]
-    errors = [error for future in futures if (error := future.exception()) is not None]
+    """Run the steps in threads; when all have ended, raise the first error. Further ones are logged.
+
+    In threads that end with the process: whoever presses Ctrl-C need not wait until the Prefect server is up.
+    """
+    errors: list[BaseException] = []
+
+    def run(step: Callable[[], object]) -> None:
+        try:
+            step()
+        except BaseException as error:  # noqa: BLE001 (raised again below, where somebody hears it)
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=[step], daemon=True) for step in steps]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     for error in errors[1:]:
         logger.error("%s", error)
     if errors:

@@ -30,9 +30,31 @@ def running_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local
         postgres.destroy()
 
 
+@pytest.fixture(scope="session")
+def spare_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("spare") / "home"
+
+
+@pytest.fixture(scope="session")
+def _spare(spare_home: Path) -> Iterator[LocalPostgres]:
+    postgres = LocalPostgres(spare_home)
+    try:
+        yield postgres
+    finally:
+        postgres.destroy()
+
+
+@pytest.fixture
+def spare_postgres(_spare: LocalPostgres) -> Iterator[LocalPostgres]:
+    """A server that a test may stop, kill and spoil, but has to mend again. Running."""
+    _spare.start()
+    yield _spare
+    _spare.start()
+
+
 @pytest.fixture
 def own_postgres(home: Path) -> Iterator[LocalPostgres]:
-    """A server of one test, which may stop, kill and spoil it; not started yet."""
+    """A server of one test; not even created yet."""
     postgres = LocalPostgres(home)
     try:
         yield postgres

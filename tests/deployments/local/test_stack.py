@@ -118,7 +118,6 @@ def test_a_running_service_is_left_alone_and_one_with_new_settings_restarted(sta
 def test_a_service_that_was_killed_is_seen_as_dead_and_starts_again_on_its_port(
     stack: LocalStack, web: Service
 ) -> None:
-    stack.start_postgres()
     record = stack.start_service(web)
     assert conditions(stack)["web"] == "running"
     os.kill(record.pid, signal.SIGSTOP)
@@ -134,7 +133,6 @@ def test_a_service_that_was_killed_is_seen_as_dead_and_starts_again_on_its_port(
 
 
 def test_a_service_that_fails_to_start_is_remembered_as_failed(stack: LocalStack, web: Service) -> None:
-    stack.start_postgres()
     with pytest.raises(LocalStackError, match="No module named nonsense"):
         stack.start_service(replace(web, command=(sys.executable, "-m", "nonsense")))
     assert conditions(stack)["web"] == "failed"

@@ -86,10 +86,13 @@ def _same(sent: Any, found: Any) -> bool:
     if isinstance(sent, bool):
         return found is sent or found == ("true" if sent else "false")
     if isinstance(sent, int | float):
-        return Decimal(json.dumps(sent)) == (Decimal(found) if isinstance(found, str) else found)
+        return Decimal(json.dumps(sent)) == Decimal(str(found))
     if isinstance(sent, str):
         return bool(found == sent)
-    return (json.loads(found) if isinstance(found, str) else found) == json.loads(json.dumps(sent))
+    inner = json.loads(found) if isinstance(found, str) else found
+    if isinstance(sent, list):
+        return len(sent) == len(inner) and all(map(_same, sent, inner))
+    return sent.keys() == inner.keys() and all(_same(value, inner[name]) for name, value in sent.items())
 
 
 @given(st.text(max_size=80))

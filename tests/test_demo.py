@@ -1,0 +1,331 @@
+"""The demo as a newcomer meets it: every command of the README, in its order, on a real stack.
+
+One stack for the whole file: starting it is most of the time.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from deployments.local.layout import PROJECT_ROOT
+from deployments.local.stack import LocalStack
+
+pytestmark = pytest.mark.demo
+
+MARTS = ("dim_airlines", "dim_airports", "dim_planes", "fct_daily_airport_operations")
+MARTS += ("fct_daily_carrier_performance", "fct_flights", "fct_weather_impact")
+
+
+@dataclass(slots=True)
+class Demo:
+    """A home of its own, and shells in it."""
+
+    home: Path
+
+    def shell(self, script: str, *, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run commands as the README has them; its state folder is ours."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "DBT_"))}
+        return subprocess.run(
+            ["bash", "-c", script.replace(". .headwater/env", f". {self.home}/env")],  # noqa: S607
+            cwd=PROJECT_ROOT,
+            env={**environment, "HEADWATER_HOME": str(self.home), "COLUMNS": "160"},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def run(self, script: str) -> str:
+        outcome = self.shell(script)
+        assert outcome.returncode == 0, outcome.stdout[-4000:] + outcome.stderr[-4000:]
+        return outcome.stdout
+
+    def variables(self) -> dict[str, str]:
+        return LocalStack(self.home).environment()
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        server = LocalStack(self.home).postgres.server()
+        assert server is not None
+        with server.connect("headwater") as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def prefect(self, path: str, content: dict[str, Any] | None = None, *, method: str = "POST") -> Any:
+        response = httpx.request(method, f"{self.variables()['PREFECT_API_URL']}/{path}", json=content, timeout=30)
+        response.raise_for_status()
+        return response.json() if response.content else None
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.prefect(f"deployments/name/{name}", method="GET")
+        return found
+
+    def start(self, name: str, **parameters: Any) -> str:
+        run = self.prefect(f"deployments/{self.deployment(name)['id']}/create_flow_run", {"parameters": parameters})
+        return str(run["id"])
+
+    def ended(self, run_id: str, *, timeout: float = 180) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout
+        while True:
+            run: dict[str, Any] = self.prefect(f"flow_runs/{run_id}", method="GET")
+            if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+                return run
+            assert time.monotonic() < deadline, run["state_name"]
+            time.sleep(0.5)
+
+    def fingerprints(self, schema: str = "serving") -> dict[str, str]:
+        """A hash of each mart's rows, whatever their order."""
+        return {
+            mart: self.query(f"select md5(string_agg(md5(t::text), '' order by md5(t::text))) from {schema}.{mart} t")[
+                0
+            ][0]
+            for mart in MARTS
+        }
+
+
+def readme_commands() -> list[str]:
+    readme = (PROJECT_ROOT / "README.md").read_text()
+    return [block.strip() for block in re.findall(r"^```sh\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    home = tmp_path_factory.mktemp("demo") / "home"
+    try:
+        yield Demo(home)
+    finally:
+        LocalStack(home).destroy()
+
+
+@pytest.fixture(scope="module")
+def shown(demo: Demo) -> str:
+    """What the first `make demo` shows."""
+    return demo.run("make demo")
+
+
+def test_the_readme_has_the_commands_that_are_tested_here() -> None:
+    assert [block.splitlines()[-1] for block in readme_commands()] == [
+        "make demo",
+        "make advance BY=12h",
+        "headwater sources",
+        "make down",
+        "make test",  # what runs this file
+    ]
+
+
+def test_the_first_demo_loads_all_of_it(demo: Demo, shown: str) -> None:
+    expected = {
+        "raw_flights_api.flights": 336_776,
+        "raw_weather_files.weather": 26_115,
+        "raw_operations_db.planes": 3_322,
+        "raw_operations_db.airports": 1_458,
+        "raw_operations_db.airlines": 16,
+        "serving.fct_flights": 336_776,
+    }
+    for table, rows in expected.items():
+        assert demo.query(f"select count(*) from {table}") == [(rows,)]
+        assert re.search(rf"{table} +{rows:,}\n", shown), f"{table} with its rows is shown"
+    assert demo.query("select count(distinct flight_id) from serving.fct_flights") == [(336_776,)]
+
+
+def test_the_demo_shows_where_to_look(demo: Demo, shown: str) -> None:
+    [dashboard] = re.findall(r"Dashboard +(http://127\.0\.0\.1:\d+)", shown)
+    assert httpx.get(dashboard, timeout=10).status_code == 200
+    [docs] = re.findall(r"dbt docs +file://(\S+)", shown)
+    assert "fct_weather_impact" in Path(docs).read_text()
+    [warehouse] = re.findall(r"Warehouse, to read +(postgresql://\S+)", shown)
+    with psycopg.connect(warehouse) as connection:
+        assert connection.execute("select count(*) from serving.data_status").fetchone() == (len(MARTS),)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("select * from raw_flights_api.flights")
+    assert "Where weather costs most" in shown
+    assert re.search(r"LGA +heavy rain", shown)
+
+
+def test_every_load_accounts_for_its_rows_and_is_in_the_landing(demo: Demo, shown: str) -> None:
+    loads = demo.query("select source || '.' || stream, rows_extracted, manifest_key from ops.loads order by 1")
+    assert [(name, rows) for name, rows, _ in loads] == [
+        ("flights_api.flights", 336_776),
+        ("operations_db.airlines", 16),
+        ("operations_db.airports", 1_458),
+        ("operations_db.planes", 3_322),
+        ("weather_files.weather", 26_115),
+    ]
+    assert all((demo.home / "landing" / key).is_file() for *_, key in loads)
+
+
+def test_every_dbt_node_is_a_task_run_with_its_log(demo: Demo, shown: str) -> None:
+    [transform] = demo.prefect("flow_runs/filter", {"flows": {"name": {"any_": ["transform"]}}, "flow_runs": {
+        "state": {"type": {"any_": ["COMPLETED"]}}}})  # fmt: skip
+    tasks = demo.prefect("task_runs/filter", {"flow_runs": {"id": {"any_": [transform["id"]]}}})
+    nodes = {task["name"].split("-")[0]: task for task in tasks}
+    results = (PROJECT_ROOT / "dbt" / "target" / "run_results.json").read_text()
+    built = set(re.findall(r'"unique_id": ?"(?:model|test|unit_test)\.headwater\.([\w.]+)"', results))
+    assert len(built) > 90
+    assert len(nodes) >= len(built)
+    model = next(task for task in tasks if "fct_flights" in task["name"] and task["name"].startswith("model"))
+    logs = demo.prefect("logs/filter", {"logs": {"task_run_id": {"any_": [model["id"]]}}})
+    assert any("fct_flights" in log["message"] for log in logs)
+
+
+def test_no_secret_is_in_a_parameter_an_artifact_or_a_log(demo: Demo, shown: str) -> None:
+    secrets = re.findall(r'"([^"]{16,})"', (demo.home / "secrets.json").read_text())
+    assert len(secrets) >= 8
+    seen = [str(demo.prefect(f"{kind}/filter", {})) for kind in ("flow_runs", "task_runs", "artifacts", "logs")]
+    seen.append(str(demo.prefect("block_documents/filter", {})))
+    seen += [path.read_text() for path in (demo.home / "logs").glob("*.log")]
+    seen += [path.read_text() for path in (demo.home / "landing").rglob("manifest.json")]
+    for table in ("loads", "streams", "publishes"):
+        seen.append(str(demo.query(f"select * from ops.{table}")))
+    assert not [secret[:3] for secret in secrets for text in seen if secret in text]
+
+
+def test_a_second_demo_moves_nothing(demo: Demo, shown: str) -> None:
+    before = demo.fingerprints(), demo.query("select id, _load_id, _loaded_at from raw_flights_api.flights order by id")
+    demo.run("make demo")
+    after = demo.fingerprints(), demo.query("select id, _load_id, _loaded_at from raw_flights_api.flights order by id")
+    assert after == before
+    last = "select sum(rows_inserted + rows_updated + rows_deleted) from ops.published_marts where generation = 2"
+    assert demo.query(last) == [(0,)]
+
+
+def test_when_time_passes_only_new_and_changed_rows_move(demo: Demo, shown: str) -> None:
+    before = demo.query("select now()")[0][0]
+    text = demo.run("make advance BY=12h")
+    assert "It is now 2014-01-01 05:00 UTC in the demo." in text
+    moved = demo.query(
+        f"select source || '.' || stream, sum(rows_inserted), sum(rows_updated) from ops.loads"
+        f" where started_at > '{before}' group by 1 having sum(rows_inserted + rows_updated) > 0 order by 1"
+    )
+    [(flights, inserted, updated), *others] = moved
+    assert (flights, inserted) == ("flights_api.flights", 0)
+    changed = f"select count(*) from raw_flights_api.flights where _loaded_at > '{before}'"
+    assert demo.query(changed) == [(updated,)]
+    assert 0 < updated < 1_000
+    assert {name for name, *_ in others} <= {"operations_db.planes"}
+    assert demo.query("select count(*) from serving.fct_flights where flight_status = 'scheduled'")[0][0] < 100
+
+
+def test_marts_built_step_by_step_equal_a_fresh_build(demo: Demo, shown: str) -> None:
+    before = demo.fingerprints()
+    run = demo.ended(demo.start("transform/nyc", full_refresh=True))
+    assert run["state_type"] == "COMPLETED", run["state"]["message"]
+    assert demo.fingerprints() == before
+
+
+def test_the_readme_commands_for_a_shell_work(demo: Demo, shown: str) -> None:
+    block = next(block for block in readme_commands() if "headwater status" in block)
+    text = demo.run(f"set -e\n{block}")
+    assert "pipeline/nyc" in text
+    assert "flights_api" in text
+    windows = demo.query("select status, rows_extracted from ops.loads where window_start = '2013-07-01Z'")
+    assert windows == [("loaded", 966)]
+
+
+@pytest.mark.parametrize(
+    ("deployment", "parameters", "says"),
+    [
+        ("ingest/flights-api", {"source": "trains_api"}, "no source `trains_api`. Use one of those registered"),
+        ("ingest/flights-api", {"streams": ["trains"]}, "no stream in source `flights_api` `trains`"),
+        ("ingest/flights-api", {"start": "last week", "end": "2013-07-02"}, "`last week`, is not a date"),
+        ("ingest/flights-api", {"start": "2013-07-02", "end": "2013-07-01"}, "is empty. The end is exclusive"),
+        ("ingest/flights-api", {"start": "2013-07-02"}, "only start was given"),
+        ("ingest/operations-db", {"start": "2013-07-01", "end": "2013-07-02"}, "no event_time is defined"),
+        ("transform/nyc", {"select": "fct_trains"}, "dbt selected nothing by `fct_trains`"),
+    ],
+)
+def test_bad_parameters_get_one_clear_error_and_change_nothing(
+    demo: Demo, shown: str, deployment: str, parameters: dict[str, Any], says: str
+) -> None:
+    before = demo.query("select count(*), max(generation) from ops.loads, ops.publishes")
+    run = demo.ended(demo.start(deployment, **parameters))
+    assert run["state_type"] == "FAILED"
+    assert says in run["state"]["message"]
+    assert demo.query("select count(*), max(generation) from ops.loads, ops.publishes") == before
+
+
+def test_a_failing_test_fails_the_run_and_readers_keep_what_they_had(demo: Demo, shown: str) -> None:
+    before = demo.fingerprints()
+    demo.query("update raw_flights_api.flights set origin = 'LAX', _loaded_at = now() where id = 4242")
+    outcome = demo.shell("make demo")
+    assert outcome.returncode != 0
+    assert re.search(r"error: .*pipeline/nyc ended Failed: .*dbt node.? failed: .*origin", outcome.stderr)
+    assert "Nothing was published; readers keep the last good generation." in outcome.stderr
+    assert demo.fingerprints() == before
+    origin = demo.query("select origin_airport_code from serving.fct_flights where flight_id = 4242")[0][0]
+    demo.query(f"update raw_flights_api.flights set origin = '{origin}', _loaded_at = now() where id = 4242")
+    demo.run("make demo")
+    assert demo.fingerprints() == before
+
+
+def test_a_source_that_is_down_fails_the_run_with_its_name(demo: Demo, shown: str) -> None:
+    variable = demo.prefect("variables/name/flights_api_url", method="GET")
+    demo.prefect(f"variables/{variable['id']}", {"value": "http://127.0.0.1:1"}, method="PATCH")
+    try:
+        run = demo.ended(demo.start("pipeline/nyc"))
+    finally:
+        demo.prefect(f"variables/{variable['id']}", {"value": variable["value"]}, method="PATCH")
+    assert run["state_type"] == "FAILED"
+    for part in (
+        "http://127.0.0.1:1 did not answer",
+        "source flights_api, stream flights",
+        "Check that the source runs",
+    ):
+        assert part in run["state"]["message"]
+
+
+def test_a_schedule_fires_without_hands(demo: Demo, shown: str) -> None:
+    deployment = demo.deployment("ingest/operations-db")
+    scheduled = demo.prefect(
+        "flow_runs/filter",
+        {
+            "deployments": {"id": {"any_": [deployment["id"]]}},
+            "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        },
+    )
+    assert scheduled, "the schedule of prefect.yaml has made runs to come"
+    soon = (datetime.now(UTC) + timedelta(seconds=5)).isoformat()
+    [made] = demo.prefect(
+        f"deployments/{deployment['id']}/schedules",
+        [{"schedule": {"interval": 3600, "anchor_date": soon}, "active": True}],
+    )
+    try:
+        deadline = time.monotonic() + 120
+        fired: list[dict[str, Any]] = []
+        while not fired and time.monotonic() < deadline:
+            time.sleep(1)
+            runs = demo.prefect("flow_runs/filter", {"deployments": {"id": {"any_": [deployment["id"]]}}})
+            fired = [run for run in runs if run["auto_scheduled"] and run["state_type"] == "COMPLETED"]
+        assert fired, "a run that nobody started has completed"
+    finally:
+        demo.prefect(f"deployments/{deployment['id']}/schedules/{made['id']}", method="DELETE")
+
+
+def test_a_port_that_is_taken_and_a_full_disk_are_said(demo: Demo, shown: str) -> None:
+    """The stack's own tests cover the causes; here, that the command ends with one message and without a traceback."""
+    outcome = demo.shell("HEADWATER_HOME=/proc/nowhere .venv/bin/headwater demo")
+    assert outcome.returncode == 1
+    assert outcome.stderr.startswith("error: ")
+    assert "Traceback" not in outcome.stderr
+
+
+def test_down_stops_everything_and_data_stays(demo: Demo, shown: str) -> None:
+    pids = [service.pid for service in LocalStack(demo.home).status() if service.pid]
+    assert len(pids) >= 4
+    demo.run("make down")
+    assert not any(service.is_healthy for service in LocalStack(demo.home).status())
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert demo.run("make down") == "Nothing was running.\n"
+    LocalStack(demo.home).start_postgres()
+    assert demo.query("select count(*) from serving.fct_flights") == [(336_776,)]
