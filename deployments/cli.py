@@ -30,11 +30,12 @@ from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
 from deployments.demo.summary import print_summary
 from deployments.local.errors import LocalStackError
-from deployments.local.layout import PROJECT_ROOT, default_home
+from deployments.local.layout import default_home
 from deployments.local.stack import LocalStack
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-console = Console(highlight=False, soft_wrap=True)
+# A terminal narrower than the tables folds their lines; a cell that ends in … could not be copied.
+console = Console(highlight=False, soft_wrap=True, width=max(Console().width, 120))
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -213,9 +214,10 @@ def _step(name: str) -> Iterator[None]:
 def _print_addresses(environment: Mapping[str, str]) -> None:
     home = Path(environment["HEADWATER_HOME"])
     reader = make_url(environment["HEADWATER_WAREHOUSE_READER_URL"]).set(drivername="postgresql")
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_row("Dashboard", environment["PREFECT_API_URL"].removesuffix("/api"))
-    table.add_row("dbt docs", (PROJECT_ROOT / "dbt" / "target" / "static_index.html").as_uri())
-    table.add_row("Warehouse, to read", reader.render_as_string(hide_password=False))
-    table.add_row("A shell with all of it", f". {home / 'env'}")
-    console.print(table)
+    for name, address in (
+        ("Dashboard", environment["PREFECT_API_URL"].removesuffix("/api")),
+        ("dbt docs", (Path(environment["HEADWATER_DBT_TARGET"]) / "static_index.html").as_uri()),
+        ("Warehouse, to read", reader.render_as_string(hide_password=False)),
+        ("A shell with all of it", f". {home / 'env'}"),
+    ):
+        console.print(f"{name:<24}{address}", markup=False)

@@ -14,7 +14,7 @@ from connectors.destinations.warehouse.ledger import Lease
 from connectors.destinations.warehouse.publish import PublishReport
 from tasks.credentials import WAREHOUSE_TRANSFORMER, PrefectConnections
 from tasks.publish import publish_marts
-from tasks.transform import build
+from tasks.transform import build, write_docs
 
 WAIT_SECONDS = 3600.0
 """How long a transform waits for the one before it."""
@@ -32,10 +32,13 @@ def transform(select: str | None = None, full_refresh: bool = False) -> PublishR
     transformer = PrefectConnections().database(WAREHOUSE_TRANSFORMER)
     run = f"flow run {flow_run.name} ({flow_run.id})"
     with Lease(transformer, "dbt", "transform", run, wait_seconds=WAIT_SECONDS):
-        report = build(transformer, select=select, full_refresh=full_refresh)
+        report = build(select=select, full_refresh=full_refresh)
         log = get_run_logger()
         log.info("dbt built %s models; %s tests passed, %s warned.", report.built, report.tested, report.warned)
         if select:
             log.info("A selection is not published.")
             return None
-        return publish_marts(report, run)
+        published = publish_marts(report, run)
+        # Readers have their data: the run is not worse for want of a page.
+        write_docs(return_state=True)
+        return published

@@ -11,14 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from dbt.artifacts.schemas.results import NodeStatus
-from prefect import get_run_logger
+from dbt.cli.main import dbtRunner
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
 from prefect_dbt import PrefectDbtRunner, PrefectDbtSettings
 from sqlalchemy.engine import URL
 
 from connectors.destinations.warehouse.publish import Mart
 from connectors.errors import ConfigurationError, DataError
+from tasks.credentials import WAREHOUSE_TRANSFORMER, PrefectConnections
 
 DBT_PROJECT = Path(os.environ.get("HEADWATER_DBT_PROJECT") or Path(__file__).resolve().parent.parent / "dbt")
+DBT_TARGET = Path(os.environ.get("HEADWATER_DBT_TARGET") or DBT_PROJECT / "target")
+"""Where dbt leaves its artifacts: apart from those of a developer who runs dbt by hand, if the variable is set."""
+DOCS = DBT_TARGET / "static_index.html"
 
 _BAD = {NodeStatus.Error, NodeStatus.Fail, NodeStatus.RuntimeErr}
 _MOST_NAMED = 5
@@ -35,11 +41,10 @@ class BuildReport:
     warned: int
 
 
-def build(transformer: URL, *, select: str | None = None, full_refresh: bool = False) -> BuildReport:
+def build(*, select: str | None = None, full_refresh: bool = False) -> BuildReport:
     """Build and test the project (or a selection) in the warehouse. Call it inside a flow.
 
     Args:
-        transformer: the warehouse, as the role that owns staging, intermediate and marts.
         select: dbt node selection; all of the project without it.
         full_refresh: build incremental models from the beginning.
 
@@ -52,9 +57,9 @@ def build(transformer: URL, *, select: str | None = None, full_refresh: bool = F
         arguments += ["--select", *select.split()]
     if full_refresh:
         arguments.append("--full-refresh")
-    settings = PrefectDbtSettings(project_dir=DBT_PROJECT, profiles_dir=DBT_PROJECT)
+    settings = PrefectDbtSettings(project_dir=DBT_PROJECT, profiles_dir=DBT_PROJECT, target_path=DBT_TARGET)
     runner = PrefectDbtRunner(settings=settings, raise_on_failure=False, disable_assets=True)
-    with _environment(transformer):
+    with _environment(PrefectConnections().database(WAREHOUSE_TRANSFORMER)):
         try:
             outcome = runner.invoke(arguments)
         except ValueError as error:
@@ -76,6 +81,25 @@ def build(transformer: URL, *, select: str | None = None, full_refresh: bool = F
     for result in warned:
         get_run_logger().warning("%s warns: %s", result.node.name, result.message)
     return BuildReport(_invocation_id(), len(results) - len(tests), len(tests), len(warned))
+
+
+@task(name="write dbt docs", cache_policy=NO_CACHE, persist_result=False)
+def write_docs() -> None:
+    """Write the project's documentation, with what the warehouse holds, as one page: `DOCS`.
+
+    Raises:
+        ConfigurationError: dbt could not write it.
+    """
+    with _environment(PrefectConnections().database(WAREHOUSE_TRANSFORMER)):
+        # The manifest of the build that has just run is taken: nothing is parsed or compiled again.
+        outcome = dbtRunner().invoke(
+            ["docs", "generate", "--static", "--no-compile", "--quiet"]
+            + ["--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT), "--target-path", str(DBT_TARGET)]
+        )
+    if not outcome.success:
+        raise ConfigurationError(
+            f"dbt could not write its docs: {outcome.exception}", remedy="Run `dbt docs generate` in the folder dbt."
+        )
 
 
 def marts() -> list[Mart]:
@@ -104,7 +128,7 @@ def marts() -> list[Mart]:
 
 
 def _artifact(name: str) -> dict[str, Any]:
-    path = DBT_PROJECT / "target" / name
+    path = DBT_TARGET / name
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
     except FileNotFoundError:

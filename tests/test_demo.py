@@ -170,7 +170,7 @@ def test_every_dbt_node_is_a_task_run_with_its_log(demo: Demo, shown: str) -> No
         "state": {"type": {"any_": ["COMPLETED"]}}}})  # fmt: skip
     tasks = demo.prefect("task_runs/filter", {"flow_runs": {"id": {"any_": [transform["id"]]}}})
     nodes = {task["name"].split("-")[0]: task for task in tasks}
-    results = (PROJECT_ROOT / "dbt" / "target" / "run_results.json").read_text()
+    results = (demo.home / "dbt" / "run_results.json").read_text()
     built = set(re.findall(r'"unique_id": ?"(?:model|test|unit_test)\.headwater\.([\w.]+)"', results))
     assert len(built) > 90
     assert len(nodes) >= len(built)

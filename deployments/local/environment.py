@@ -47,6 +47,7 @@ def stack_variables(home: Path, *, postgres_port: int, prefect_port: int, secret
     return {
         **prefect_variables(home, prefect_port),
         "HEADWATER_HOME": str(home),
+        "HEADWATER_DBT_TARGET": str(home / "dbt"),
         "HEADWATER_LANDING_URL": (home / "landing").as_uri(),
         "HEADWATER_WAREHOUSE_HOST": LOOPBACK,
         "HEADWATER_WAREHOUSE_PORT": str(postgres_port),
