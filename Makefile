@@ -47,9 +47,8 @@ lint: $(INSTALLED)  ## Style, types, layers, SQL
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache > .import-linter.log || { cat .import-linter.log; exit 1; }
-	@$(BIN)/sqlfluff lint --config dbt/.sqlfluff --nofail dbt/models dbt/tests dbt/macros > /dev/null
-	@rm -f .import-linter.log
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/sqlfluff lint --disable-progress-bar dbt/models dbt/tests dbt/macros
 
 format: $(INSTALLED)  ## Bring code into shape
 	@$(BIN)/ruff check --fix .

@@ -5,6 +5,7 @@ Everything else is Prefect's own: `prefect deployment run`, the dashboard, sched
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
@@ -185,6 +186,9 @@ def _up(stack: LocalStack, *, demo: bool, clock: datetime | None) -> Mapping[str
 
 def _migrate(stack: LocalStack) -> None:
     upgrade(EnvironmentConnections(stack.environment()).database(WAREHOUSE_OWNER))
+    # Prefect takes its settings when it is imported. That takes seconds, which pass while its server starts.
+    os.environ.update(stack.environment())
+    importlib.import_module("deployments.deploy")
 
 
 def _deploy(stack: LocalStack) -> None:

@@ -93,8 +93,10 @@ def write_docs() -> None:
     with _environment(PrefectConnections().database(WAREHOUSE_TRANSFORMER)):
         # The manifest of the build that has just run is taken: nothing is parsed or compiled again.
         outcome = dbtRunner().invoke(
-            ["docs", "generate", "--static", "--no-compile", "--quiet"]
-            + ["--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT), "--target-path", str(DBT_TARGET)]
+            ["docs", "generate", "--static", "--no-compile", "--quiet"],
+            project_dir=str(DBT_PROJECT),
+            profiles_dir=str(DBT_PROJECT),
+            target_path=str(DBT_TARGET),
         )
     if not outcome.success:
         raise ConfigurationError(
