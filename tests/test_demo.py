@@ -289,6 +289,53 @@ def test_a_source_that_is_down_fails_the_run_with_its_name(demo: Demo, shown: st
         assert part in run["state"]["message"]
 
 
+def test_the_single_commands_of_the_readme_work_again_and_again(demo: Demo, shown: str) -> None:
+    commands = sorted(set(re.findall(r"`(headwater [a-z]+)`", (PROJECT_ROOT / "README.md").read_text())))
+    assert commands == ["headwater deploy", "headwater migrate", "headwater register", "headwater sources"]
+    before = demo.prefect("deployments/filter", {})
+    demo.run("set -e; . .headwater/env\n" + "\n".join(commands))
+    after = demo.prefect("deployments/filter", {})
+    assert {each["id"] for each in after} == {each["id"] for each in before}
+    assert len(after) == 5
+
+
+def test_a_bucket_and_its_credentials_are_kept_by_blocks(demo: Demo, shown: str) -> None:
+    script = """
+from connectors.connections import EnvironmentConnections, ObjectStore
+from tasks.credentials import PrefectConnections, register
+probe = ObjectStore("probe_bucket")
+print(register(EnvironmentConnections(), [probe]))
+location = PrefectConnections().object_store(probe)
+assert location == EnvironmentConnections().object_store(probe), location.url
+print(location)
+"""
+    variables = "HEADWATER_PROBE_BUCKET_URL=s3://lake/below AWS_ACCESS_KEY_ID=id AWS_SECRET_ACCESS_KEY=canary-5 "
+    variables += "AWS_REGION=eu-central-1 AWS_ENDPOINT_URL=http://127.0.0.1:9"
+    text = demo.run(f". .headwater/env; {variables} python -c '{script}'")
+    assert "variable/probe_bucket" in text
+    assert "canary-5" not in text
+    assert "canary-5" not in str(demo.prefect("block_documents/filter", {}))
+
+
+def test_a_block_that_is_missing_is_named_with_the_way_to_make_it(demo: Demo, shown: str) -> None:
+    script = """
+from connectors.connections import Database, Secret, Setting
+from connectors.errors import ConfigurationError
+from tasks.credentials import PrefectConnections
+connections = PrefectConnections()
+for ask, need in [(connections.secret, Secret("no_key")), (connections.database, Database("no_db")),
+                  (connections.setting, Setting("no_url"))]:
+    try:
+        ask(need)
+    except ConfigurationError as error:
+        print(error)
+"""
+    text = demo.run(f". .headwater/env; python -c '{script}'")
+    assert "Prefect has no block secret/no-key. Set HEADWATER_NO_KEY in the environment and run" in text
+    assert "Prefect has no block sqlalchemy-connector/no-db. Set HEADWATER_NO_DB_URL" in text
+    assert "Prefect has no variable no_url. Set HEADWATER_NO_URL" in text
+
+
 def test_a_schedule_fires_without_hands(demo: Demo, shown: str) -> None:
     deployment = demo.deployment("ingest/operations-db")
     scheduled = demo.prefect(
@@ -333,3 +380,5 @@ def test_down_stops_everything_and_data_stays(demo: Demo, shown: str) -> None:
     assert demo.run("make down") == "Nothing was running.\n"
     LocalStack(demo.home).start_postgres()
     assert demo.query("select count(*) from serving.fct_flights") == [(336_776,)]
+    demo.run("make destroy")
+    assert not demo.home.exists()
