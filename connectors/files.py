@@ -16,7 +16,7 @@ from obstore.exceptions import BaseError
 from obstore.store import ObjectStore as Store
 
 from connectors.connections import Connections, ObjectStore, Requirement
-from connectors.errors import ConfigurationError, SourceUnavailableError, WindowError
+from connectors.errors import ConfigurationError, SourceUnavailableError
 from connectors.formats import CsvSplitter
 from connectors.model import (
     Chunk,
@@ -28,6 +28,7 @@ from connectors.model import (
     Window,
     WriteDisposition,
     check_source,
+    check_window,
 )
 from connectors.object_store import open_store
 
@@ -81,13 +82,7 @@ class FilesSource:
         """Start reading; see `connectors.model.Source.extract`."""
         if not isinstance(stream, CsvStream):
             raise TypeError(f"{self.name} reads CsvStream, not {type(stream).__name__}")
-        if request.window is not None and stream.event_time is None:
-            raise WindowError(
-                "This stream has no event time, so it cannot be read by window.",
-                remedy="Run it without start and end.",
-                stream=stream.name,
-                window=request.window,
-            )
+        check_window(stream, request.window)
         store = open_store(connections.object_store(self.root))
         files = [file for file in _listed(store, stream, request.window) if _wanted(file, request)]
         return Extraction(LandingFormat.CSV, _chunks(store, files))

@@ -26,11 +26,12 @@ from connectors.destinations.landing import Landing, LoadPlace, Manifest
 from connectors.destinations.warehouse import ledger
 from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.columns import column_name, inferred_type
-from connectors.destinations.warehouse.commit import CommitRequest, commit, raw_columns
+from connectors.destinations.warehouse.commit import CommitRequest, commit
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.ledger import Lease, Load, LoadReport
-from connectors.errors import DataError, HeadwaterError, LandingCorruptError, WindowError
-from connectors.model import Column, ExtractRequest, FileVersion, LandingFormat, Source, Stream, Window
+from connectors.destinations.warehouse.raw_table import LoadContext, raw_columns
+from connectors.errors import DataError, HeadwaterError, LandingCorruptError
+from connectors.model import Column, ExtractRequest, FileVersion, LandingFormat, Source, Stream, Window, check_window
 
 WAREHOUSE_OWNER = Database("warehouse_owner")
 WAREHOUSE_LOADER = Database("warehouse_loader")
@@ -82,16 +83,9 @@ def ingest(
         HeadwaterError: by kind, see `connectors.errors`; source, stream, window and load are filled in. Nothing of the
             failed load is in raw, and nothing of the earlier ones is lost.
     """
-    if window is not None and stream.event_time is None:
-        raise WindowError(
-            "This stream has no event time, so it cannot be read by window.",
-            remedy="Run it without start and end.",
-            source=source.name,
-            stream=stream.name,
-            window=window,
-        )
     log = log or logging.getLogger("headwater")
     try:
+        check_window(stream, window)
         with (
             translated_errors(),
             Lease(destination.warehouse, source.name, stream.name, run, wait_seconds=wait_seconds) as lease,
@@ -255,7 +249,9 @@ class _Ingestion:
             self.connection,
             self.lease,
             attempt,
-            CommitRequest(self.source.name, self.stream, load.load_id, self.window, load.cursor_from, files),
+            CommitRequest(
+                LoadContext(self.source.name, self.stream, load.load_id, self.window), load.cursor_from, files
+            ),
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
@@ -283,9 +283,16 @@ def stream_of(source: Source, name: str) -> Stream:
     raise UnknownNameError(f"stream in source `{source.name}`", name, [stream.name for stream in source.streams])
 
 
-def days_between(window: Window) -> Iterator[date]:
-    """The UTC dates that a window touches, in order."""
-    day = window.start.date()
-    while datetime.combine(day, datetime.min.time(), UTC) < window.end:
-        yield day
-        day += timedelta(days=1)
+def check_window(stream: Stream, window: Window | None) -> None:
+    """Refuse a window for a stream whose rows have no event time to cut by.
+
+    Raises:
+        WindowError: it is so.
+    """
+    if window is not None and stream.event_time is None:
+        raise WindowError(
+            "This stream has no event time, so it cannot be read by window.",
+            remedy="Run it without start and end.",
+            stream=stream.name,
+            window=window,
+        )

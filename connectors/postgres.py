@@ -15,9 +15,18 @@ from sqlalchemy.engine import URL
 
 from connectors.connections import Connections, Database, Requirement
 from connectors.database import address, psycopg_arguments
-from connectors.errors import ConfigurationError, SourceUnavailableError, WindowError
+from connectors.errors import ConfigurationError, SourceUnavailableError
 from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER
-from connectors.model import Chunk, Column, Extraction, ExtractRequest, LandingFormat, Stream, check_source
+from connectors.model import (
+    Chunk,
+    Column,
+    Extraction,
+    ExtractRequest,
+    LandingFormat,
+    Stream,
+    check_source,
+    check_window,
+)
 
 _CHUNK_BYTES = 1 << 20
 _SETTINGS = {
@@ -153,13 +162,8 @@ def _query(stream: TableStream, columns: list[tuple[Column, bool]], request: Ext
 
 def _condition(stream: TableStream, types: dict[str, str], request: ExtractRequest) -> sql.Composable:
     if request.window is not None:
-        if stream.event_time is None:
-            raise WindowError(
-                "This stream has no event time, so it cannot be read by window.",
-                remedy="Run it without start and end.",
-                stream=stream.name,
-                window=request.window,
-            )
+        check_window(stream, request.window)
+        assert stream.event_time is not None  # noqa: S101 - just checked
         return sql.SQL(" where {0} >= {1} and {0} < {2}").format(
             sql.Identifier(stream.event_time),
             sql.Literal(request.window.start),

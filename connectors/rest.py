@@ -16,9 +16,9 @@ import httpx
 import msgspec
 
 from connectors.connections import Connections, Requirement, Secret, Setting
-from connectors.errors import ConfigurationError, HeadwaterError, MalformedResponseError, WindowError
+from connectors.errors import ConfigurationError, HeadwaterError, MalformedResponseError
 from connectors.http import HttpClient, RetryPolicy
-from connectors.model import Chunk, Extraction, ExtractRequest, LandingFormat, Stream, check_source
+from connectors.model import Chunk, Extraction, ExtractRequest, LandingFormat, Stream, check_source, check_window
 
 _RAW_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _RAW_LIST = msgspec.json.Decoder(list[msgspec.Raw])
@@ -125,13 +125,8 @@ class RestSource:
 
 def _bounds(stream: RestStream, request: ExtractRequest) -> dict[str, str]:
     if request.window is not None:
-        if stream.window_parameters is None:
-            raise WindowError(
-                "This stream has no event time, so it cannot be read by window.",
-                remedy="Run it without start and end.",
-                stream=stream.name,
-                window=request.window,
-            )
+        check_window(stream, request.window)
+        assert stream.window_parameters is not None  # noqa: S101 - it comes with event_time
         start, end = stream.window_parameters
         return {start: _iso(request.window.start), end: _iso(request.window.end)}
     if stream.cursor is None or stream.since_parameter is None:

@@ -90,14 +90,10 @@ def write_docs() -> None:
     Raises:
         ConfigurationError: dbt could not write it.
     """
+    folders = ["--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT), "--target-path", str(DBT_TARGET)]
     with _environment(PrefectConnections().database(WAREHOUSE_TRANSFORMER)):
         # The manifest of the build that has just run is taken: nothing is parsed or compiled again.
-        outcome = dbtRunner().invoke(
-            ["docs", "generate", "--static", "--no-compile", "--quiet"],
-            project_dir=str(DBT_PROJECT),
-            profiles_dir=str(DBT_PROJECT),
-            target_path=str(DBT_TARGET),
-        )
+        outcome = dbtRunner().invoke(["docs", "generate", "--static", "--no-compile", "--quiet", *folders])
     if not outcome.success:
         raise ConfigurationError(
             f"dbt could not write its docs: {outcome.exception}", remedy="Run `dbt docs generate` in the folder dbt."

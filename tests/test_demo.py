@@ -37,7 +37,11 @@ class Demo:
 
     def shell(self, script: str, *, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run commands as the README has them; its state folder is ours."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "DBT_"))}
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PREFECT_", "DBT_", "MAKE", "MFLAGS"))
+        }
         return subprocess.run(
             ["bash", "-c", script.replace(". .headwater/env", f". {self.home}/env")],  # noqa: S607
             cwd=PROJECT_ROOT,
@@ -155,7 +159,10 @@ def test_the_demo_shows_where_to_look(demo: Demo, shown: str) -> None:
 
 
 def test_every_load_accounts_for_its_rows_and_is_in_the_landing(demo: Demo, shown: str) -> None:
-    loads = demo.query("select source || '.' || stream, rows_extracted, manifest_key from ops.loads order by 1")
+    loads = demo.query(  # the first of each stream: a schedule may have fired since
+        "select distinct on (source, stream) source || '.' || stream, rows_extracted, manifest_key from ops.loads"
+        " order by source, stream, started_at"
+    )
     assert [(name, rows) for name, rows, _ in loads] == [
         ("flights_api.flights", 336_776),
         ("operations_db.airlines", 16),
@@ -167,8 +174,8 @@ def test_every_load_accounts_for_its_rows_and_is_in_the_landing(demo: Demo, show
 
 
 def test_every_dbt_node_is_a_task_run_with_its_log(demo: Demo, shown: str) -> None:
-    [transform] = demo.prefect("flow_runs/filter", {"flows": {"name": {"any_": ["transform"]}}, "flow_runs": {
-        "state": {"type": {"any_": ["COMPLETED"]}}}})  # fmt: skip
+    runs = {"flows": {"name": {"any_": ["transform"]}}, "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
+    transform, *_ = demo.prefect("flow_runs/filter", {**runs, "sort": "START_TIME_ASC"})
     tasks = demo.prefect("task_runs/filter", {"flow_runs": {"id": {"any_": [transform["id"]]}}})
     nodes = {task["name"].split("-")[0]: task for task in tasks}
     results = (demo.home / "dbt" / "run_results.json").read_text()
@@ -201,7 +208,7 @@ def test_the_readme_commands_for_a_shell_work_and_a_second_run_moves_nothing(dem
     assert "pipeline/nyc" in text
     assert "flights_api" in text
     assert (demo.fingerprints(), demo.query(rows), demo.query(watermarks)) == before
-    last = "select sum(rows_inserted + rows_updated + rows_deleted) from ops.published_marts where generation = 2"
+    last = "select sum(rows_inserted + rows_updated + rows_deleted) from ops.published_marts where generation > 1"
     assert demo.query(last) == [(0,)]
     window = "between '2013-07-01Z' and '2013-07-02Z'::timestamptz - interval '1 microsecond'"
     [(there,)] = demo.query(f"select count(*) from raw_flights_api.flights where time_hour {window}")
@@ -266,11 +273,11 @@ def test_marts_built_step_by_step_equal_a_fresh_build(demo: Demo, shown: str) ->
 def test_bad_parameters_get_one_clear_error_and_change_nothing(
     demo: Demo, shown: str, deployment: str, parameters: dict[str, Any], says: str
 ) -> None:
-    before = demo.query("select count(*), max(generation) from ops.loads, ops.publishes")
     run = demo.ended(demo.start(deployment, **parameters))
     assert run["state_type"] == "FAILED"
     assert says in run["state"]["message"]
-    assert demo.query("select count(*), max(generation) from ops.loads, ops.publishes") == before
+    for table in ("loads", "publishes"):
+        assert demo.query(f"select * from ops.{table} where run_id like '%{run['id']}%'") == []
 
 
 def test_a_source_that_is_down_fails_the_run_with_its_name(demo: Demo, shown: str) -> None:

@@ -268,6 +268,27 @@ def test_integers_widen_to_numbers_and_never_lose_a_digit(
     ]
 
 
+def test_a_column_that_views_read_widens_too_and_their_next_build_finds_it(
+    api: Api, warehouse: Warehouse, destination: Destination
+) -> None:
+    shop = Shop(api, [order(1, total=1)])
+    load(shop_source(), api, destination)
+    with warehouse.connect("transformer") as connection:
+        connection.execute(
+            "create schema staging; create view staging.orders as select id, total from raw_shop.orders;"
+            "create table staging.sums as select sum(total) from staging.orders"
+        )
+    shop.orders.append(order(2, total=1.5, changed="2024-02-01T00:00:00Z"))
+    shop.orders.append(order(12345678901234567890, total=2, changed="2024-02-01T00:00:00Z"))
+    assert load(shop_source(), api, destination).inserted == 2
+    assert raw(warehouse, "id::text, total::text") == [("1", "1"), ("12345678901234567890", "2"), ("2", "1.5")]
+    with warehouse.connect("transformer") as connection:
+        assert connection.execute("select to_regclass('staging.orders')").fetchone() == (None,)
+        assert connection.execute("select count(*) from staging.sums").fetchone() == (1,), "a table stays"
+        connection.execute("create view staging.orders as select id, total from raw_shop.orders")
+    assert load(shop_source(), api, destination).inserted == 0, "the key still tells rows apart"
+
+
 def test_a_load_that_landed_is_finished_from_the_landing_without_asking_the_source(
     api: Api, warehouse: Warehouse, destination: Destination, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from uuid import UUID
 
 import psycopg
 from psycopg import sql
@@ -17,20 +16,17 @@ from connectors.destinations.warehouse.columns import (
     DELETED_AT,
     LOAD_ID,
     LOADED_AT,
-    OWN_COLUMNS,
     PAYLOAD,
     REJECTED,
     ROW,
     column_name,
     inferred_type,
     needs_check,
-    widens,
 )
 from connectors.destinations.warehouse.ledger import Lease, LoadReport
-from connectors.errors import ContractViolationError
-from connectors.model import FileVersion, SchemaContract, Stream, Window, WriteDisposition
+from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, type_name
+from connectors.model import FileVersion, WriteDisposition
 
-_TRANSFORMER = "headwater_transformer"
 _NOTHING = {"inserted": 0, "updated": 0, "unchanged": 0, "duplicate": 0, "deleted": 0}
 
 
@@ -38,10 +34,7 @@ _NOTHING = {"inserted": 0, "updated": 0, "unchanged": 0, "duplicate": 0, "delete
 class CommitRequest:
     """What is to be committed, and from where it started."""
 
-    source: str
-    stream: Stream
-    load_id: UUID
-    window: Window | None
+    context: LoadContext
     watermark: str | None
     """The watermark when the extraction began."""
     files: tuple[FileVersion, ...] = ()
@@ -64,31 +57,16 @@ def commit(connection: psycopg.Connection, lease: Lease, attempt: AttemptTable, 
         return _Commit(connection, attempt, request).run()
 
 
-def raw_columns(connection: psycopg.Connection, source: str, stream: str) -> dict[str, str]:
-    """Type by data column of a stream's raw table, in order; empty when there is no table yet."""
-    rows = connection.execute(
-        """
-        select a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod)
-        from pg_catalog.pg_attribute a
-        join pg_catalog.pg_class c on c.oid = a.attrelid
-        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-        where n.nspname = %s and c.relname = %s and a.attnum > 0 and not a.attisdropped
-        order by a.attnum
-        """,
-        [f"raw_{source}", stream],
-    ).fetchall()
-    return {name: kind for name, kind in rows if name not in OWN_COLUMNS}
-
-
 def _report_of(connection: psycopg.Connection, request: CommitRequest) -> LoadReport | None:
     row = connection.execute(
         "select rows_extracted, rows_inserted, rows_updated, rows_unchanged, rows_duplicate, rows_quarantined,"
         " rows_deleted, cursor_to from ops.loads where load_id = %s and status = 'loaded'",
-        [request.load_id],
+        [request.context.load_id],
     ).fetchone()
     if row is None:
         return None
-    return LoadReport(request.source, request.stream.name, request.load_id, request.window, *row)
+    context = request.context
+    return LoadReport(context.source, context.stream.name, context.load_id, context.window, *row)
 
 
 class _Commit:
@@ -98,19 +76,18 @@ class _Commit:
         self._connection = connection
         self._attempt = attempt
         self._request = request
-        self._stream = request.stream
-        self._raw = sql.Identifier(f"raw_{request.source}", request.stream.name)
-        self._key = [column_name(field) for field in self._stream.primary_key]
+        self._context = request.context
+        self._stream = request.context.stream
+        self._table = RawTable(connection, request.context)
+        self._raw = self._table.name
+        self._key = self._table.key
         self._cursor = column_name(self._stream.cursor.field) if self._stream.cursor else None
-        self._existing = raw_columns(connection, request.source, request.stream.name)
-        declared = {column_name(field): kind for field, kind in self._stream.columns.items()}
-        self._declared = {name: self._canonical(kind) for name, kind in declared.items()}
 
     def run(self) -> LoadReport:
         incoming = self._incoming_types()
         quarantined, counts, watermark = 0, _NOTHING, self._request.watermark
         if self._has_columns_it_relies_on(incoming):
-            types = self._align_raw(incoming)
+            types = self._table.follow(incoming, is_typed=self._attempt.types is not None)
             columns = [name for name in incoming if name in self._attempt.columns]
             self._reject(columns, types)
             quarantined = self._quarantine()
@@ -118,10 +95,10 @@ class _Commit:
             watermark = self._move_watermark(types)
         self._remember_files()
         report = LoadReport(
-            source=self._request.source,
+            source=self._context.source,
             stream=self._stream.name,
-            load_id=self._request.load_id,
-            window=self._request.window,
+            load_id=self._context.load_id,
+            window=self._context.window,
             extracted=self._attempt.rows,
             quarantined=quarantined,
             watermark=watermark,
@@ -137,39 +114,25 @@ class _Commit:
             list(parameters) if parameters is not None else None,
         )
 
-    def _canonical(self, kind: str) -> str:
-        """A declared type as PostgreSQL prints it, so that `timestamptz` and `timestamp with time zone` are one."""
-        row = self._connection.execute(
-            "select pg_catalog.format_type(to_regtype(%(type)s), to_regtypemod(%(type)s))"
-            if self._connection.info.server_version >= 170000
-            else "select pg_catalog.format_type(to_regtype(%(type)s), null)",
-            {"type": kind},
-        ).fetchone()
-        if row is None or row[0] is None:
-            raise self._violation(
-                f"`{kind}` is no type of the warehouse.",
-                "Correct the stream's columns; use PostgreSQL's names.",
-            )
-        return str(row[0])
-
     def _incoming_types(self) -> dict[str, str]:
         """The type that each column of the load asks for, before raw is looked at.
 
         A column of documents that held no value at all asks for nothing, unless it is declared.
         """
+        declared = self._table.declared_types()
         if (typed := self._attempt.types) is not None:
-            return {**typed, **{name: kind for name, kind in self._declared.items() if name in typed}}
+            return {**typed, **{name: kind for name, kind in declared.items() if name in typed}}
         kinds = self._attempt.kinds
         types: dict[str, str] = {}
         for name in self._attempt.columns:
-            kind = self._declared.get(name)
+            kind = declared.get(name)
             if kind is None:
                 kind = inferred_type(kinds[name]) if kinds is not None else "text"
             if kind is None:
-                kind = self._existing.get(name)
+                kind = self._table.columns.get(name)
             if kind is not None:
                 types[name] = kind
-        return {**types, **{name: kind for name, kind in self._declared.items() if name not in types}}
+        return {**types, **{name: kind for name, kind in declared.items() if name not in types}}
 
     def _has_columns_it_relies_on(self, incoming: Mapping[str, str]) -> bool:
         """Whether the load brought the key and the cursor; a load of no rows need not have.
@@ -180,106 +143,11 @@ class _Commit:
         needed = {*self._key, *([self._cursor] if self._cursor else [])}
         missing = sorted(needed - incoming.keys() | needed - set(self._attempt.columns))
         if missing and self._attempt.rows:
-            raise self._violation(
+            raise self._context.violation(
                 f"No row has a value in {', '.join(missing)}.",
                 "Correct the stream's primary_key or cursor, or ask the source's owner what became of the field.",
             )
         return not missing
-
-    def _align_raw(self, incoming: Mapping[str, str]) -> dict[str, str]:
-        """Create or alter raw so that it can take the load, as the contract allows; the types it has then."""
-        if not self._existing:
-            self._create_raw(incoming)
-            return dict(incoming)
-        types = dict(self._existing)
-        for name, kind in incoming.items():
-            if name not in types:
-                self._refuse_frozen(f"The column `{name}` is new.")
-                self._alter(sql.SQL("add column {} {}").format(sql.Identifier(name), _type(kind)))
-                self._note(name, "added", None, kind)
-                types[name] = kind
-            elif types[name] != kind:
-                types[name] = self._reconcile(name, types[name], kind)
-        self._note_removed(incoming)
-        return types
-
-    def _reconcile(self, name: str, old: str, new: str) -> str:
-        """What becomes of a column whose type in raw differs from the load's."""
-        if widens(old, new):
-            self._refuse_frozen(f"The column `{name}` changed from {old} to {new}.")
-            self._alter(sql.SQL("alter column {} type {}").format(sql.Identifier(name), _type(new)))
-            self._note(name, "widened", old, new)
-            return new
-        if self._attempt.types is not None and not widens(new, old) and old != "text":
-            raise self._violation(
-                f"The source changed `{name}` from {old} to {new}, and raw cannot follow without changing its values.",
-                f"Declare the column in the stream's columns, or drop raw_{self._request.source}.{self._stream.name} "
-                "and load it anew.",
-            )
-        return old  # documents and files: value by value, below
-
-    def _create_raw(self, types: Mapping[str, str]) -> None:
-        schema = sql.Identifier(f"raw_{self._request.source}")
-        role = sql.Identifier(_TRANSFORMER)
-        # `if not exists` still collides when two streams of a source are first loaded at one instant.
-        self._execute(
-            sql.SQL("select pg_advisory_xact_lock(hashtextextended({}, 0))").format(
-                sql.Literal(f"headwater.raw_{self._request.source}")
-            )
-        )
-        self._execute(sql.SQL("create schema if not exists {}").format(schema))
-        self._execute(sql.SQL("grant usage on schema {} to {}").format(schema, role))
-        columns = [sql.SQL("{} {}").format(sql.Identifier(name), _type(kind)) for name, kind in types.items()]
-        columns += [
-            sql.SQL("{} uuid not null").format(sql.Identifier(LOAD_ID)),
-            sql.SQL("{} timestamptz not null").format(sql.Identifier(LOADED_AT)),
-            sql.SQL("{} timestamptz").format(sql.Identifier(DELETED_AT)),
-        ]
-        if self._key:
-            columns.append(sql.SQL("primary key ({})").format(_names(self._key)))
-        self._execute(sql.SQL("create table {} ({})").format(self._raw, sql.SQL(", ").join(columns)))
-        self._execute(sql.SQL("grant select on {} to {}").format(self._raw, role))
-        self._execute(
-            sql.SQL("comment on table {} is {}").format(
-                self._raw,
-                sql.Literal(f"What {self._request.source} said of {self._stream.name}; written by loads alone"),
-            )
-        )
-
-    def _refuse_frozen(self, what: str) -> None:
-        if self._stream.contract is SchemaContract.FREEZE:
-            raise self._violation(
-                f"{what} The stream's contract is `freeze`.",
-                "Agree the change with the source's owner, then declare it, or set the contract to `evolve`.",
-            )
-
-    def _alter(self, change: sql.Composed) -> None:
-        self._execute(sql.SQL("alter table {} {}").format(self._raw, change))
-
-    def _note_removed(self, incoming: Mapping[str, str]) -> None:
-        """Columns that a typed source no longer has (its rows then hold null), and those that came back."""
-        if self._attempt.types is None:
-            return
-        latest: dict[str, str] = dict(
-            self._connection.execute(
-                "select distinct on (column_name) column_name, change from ops.schema_changes"
-                " where source = %s and stream = %s order by column_name, id desc",
-                [self._request.source, self._stream.name],
-            ).fetchall()
-        )
-        for name, kind in self._existing.items():
-            if name not in incoming and latest.get(name) != "removed":
-                self._refuse_frozen(f"The column `{name}` is gone.")
-                self._note(name, "removed", kind, None)
-            elif name in incoming and latest.get(name) == "removed":
-                self._note(name, "returned", None, kind)
-
-    def _note(self, column: str, change: str, old: str | None, new: str | None) -> None:
-        self._connection.execute(
-            "insert into ops.schema_changes (source, stream, load_id, column_name, change, from_type, to_type)"
-            " values (%s, %s, %s, %s, %s, %s, %s)",
-            [self._request.source, self._stream.name, self._request.load_id, column, change, old, new],
-        )
 
     def _reject(self, columns: list[str], types: Mapping[str, str]) -> None:
         """Mark the rows that raw cannot hold: a value that its column's type refuses, a key that is missing.
@@ -326,7 +194,7 @@ class _Commit:
                 rejected=sql.Identifier(REJECTED),
                 payload=sql.Identifier(PAYLOAD),
             ),
-            [self._request.source, self._stream.name, self._request.load_id],
+            [self._context.source, self._stream.name, self._context.load_id],
         ).rowcount
         if quarantined > self._stream.reject_limit * self._attempt.rows:
             row = self._execute(
@@ -334,7 +202,7 @@ class _Commit:
                     table=self._attempt.name, rejected=sql.Identifier(REJECTED), row=sql.Identifier(ROW)
                 )
             ).fetchone()
-            raise self._violation(
+            raise self._context.violation(
                 f"{quarantined:,} of {self._attempt.rows:,} rows break the contract, more than the "
                 f"{self._stream.reject_limit:.1%} allowed; the first: {row[0] if row else ''}.",
                 "Nothing was committed. Correct the source or the stream's columns, or raise its reject_limit.",
@@ -352,7 +220,7 @@ class _Commit:
         if self._stream.write is WriteDisposition.REPLACE and not self._key:
             counts["deleted"] = self._execute(sql.SQL("delete from {}").format(self._raw)).rowcount
         if not self._key or self._stream.write is WriteDisposition.APPEND:
-            self._execute(self._insert(columns, types, sql.SQL("")), [self._request.load_id])
+            self._execute(self._insert(columns, types, sql.SQL("")), [self._context.load_id])
             return counts
         if self._stream.write is WriteDisposition.REPLACE:
             counts["deleted"] = self._delete_absent(types)
@@ -361,7 +229,7 @@ class _Commit:
                 "with written as ({insert} returning (xmax = 0) as is_new)"
                 " select count(*) filter (where is_new), count(*) filter (where not is_new) from written"
             ).format(insert=self._insert(columns, types, self._on_conflict(types))),
-            [self._request.load_id],
+            [self._context.load_id],
         ).fetchone()
         assert row is not None  # noqa: S101 - an aggregate without grouping has one row
         distinct = _one(
@@ -431,12 +299,12 @@ class _Commit:
     def _delete_absent(self, types: Mapping[str, str]) -> int:
         """Delete what a full read no longer has. A read without a single row is taken for a mishap, not for news."""
         if self._attempt.rows == 0 and _one(self._execute(sql.SQL("select count(*) from {}").format(self._raw))):
-            raise self._violation(
+            raise self._context.violation(
                 "The source has no rows any more, and raw has.",
                 "If that is right, empty the raw table by hand; nothing was committed.",
             )
         same = sql.SQL(" and ").join(
-            sql.SQL("a.{0}::{1} = t.{0}").format(sql.Identifier(name), _type(types[name])) for name in self._key
+            sql.SQL("a.{0}::{1} = t.{0}").format(sql.Identifier(name), type_name(types[name])) for name in self._key
         )
         return self._execute(
             sql.SQL("delete from {raw} t where not exists"
@@ -448,18 +316,18 @@ class _Commit:
 
     def _typed(self, columns: Iterable[str], types: Mapping[str, str]) -> sql.Composed:
         return sql.SQL(", ").join(
-            sql.SQL("{}::{}").format(sql.Identifier(name), _type(types[name])) for name in columns
+            sql.SQL("{}::{}").format(sql.Identifier(name), type_name(types[name])) for name in columns
         )
 
     def _move_watermark(self, types: Mapping[str, str]) -> str | None:
         """Move the committed position to the highest cursor value of the load. A window leaves it where it is."""
-        if self._cursor is None or self._request.window is not None or self._cursor not in types:
+        if self._cursor is None or self._context.window is not None or self._cursor not in types:
             return None
         row = self._execute(
             sql.SQL("select greatest(%s::{type}, max({column}::{type}))::text"
                 " from {table} where {rejected} is null"
             ).format(
-                type=_type(types[self._cursor]),
+                type=type_name(types[self._cursor]),
                 column=sql.Identifier(self._cursor),
                 table=self._attempt.name,
                 rejected=sql.Identifier(REJECTED),
@@ -476,7 +344,7 @@ class _Commit:
                 set cursor_field = excluded.cursor_field, value = excluded.value, load_id = excluded.load_id,
                     committed_at = clock_timestamp()
                 """,
-                [self._request.source, self._stream.name, self._cursor, value, self._request.load_id],
+                [self._context.source, self._stream.name, self._cursor, value, self._context.load_id],
             )
         return value
 
@@ -491,12 +359,12 @@ class _Commit:
                 """,
                 [
                     [
-                        self._request.source,
+                        self._context.source,
                         self._stream.name,
                         file.path,
                         file.version,
                         file.size,
-                        self._request.load_id,
+                        self._context.load_id,
                     ]
                     for file in self._request.files
                 ],
@@ -524,16 +392,6 @@ class _Commit:
             ],
         )
 
-    def _violation(self, what: str, remedy: str) -> ContractViolationError:
-        return ContractViolationError(
-            what,
-            remedy=remedy,
-            source=self._request.source,
-            stream=self._stream.name,
-            window=self._request.window,
-            load_id=self._request.load_id,
-        )
-
 
 _WITHOUT_EQUALITY = ("json", "xml", "point", "polygon", "path", "box", "circle", "line", "lseg")
 
@@ -553,11 +411,6 @@ def _unfit(name: str, kind: str) -> sql.Composed:
     return sql.SQL("when not pg_input_is_valid({0}, {1}) then {2} || (pg_input_error_info({0}, {1})).message").format(
         column, sql.Literal(kind), sql.Literal(f"column {name}: ")
     )
-
-
-def _type(kind: str) -> sql.SQL:
-    # Only what `format_type` or our own table of types printed comes here, never a source's text.
-    return sql.SQL(kind)
 
 
 def _names(columns: Iterable[str]) -> sql.Composed:

@@ -1,0 +1,213 @@
+"""The shape of a raw table, and how it follows its source: created, extended, widened, as the stream's contract allows.
+
+Called inside the transaction of a commit: a change of shape is visible together with the rows that needed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+
+from connectors.destinations.warehouse.columns import DELETED_AT, LOAD_ID, LOADED_AT, OWN_COLUMNS, column_name, widens
+from connectors.errors import ContractViolationError
+from connectors.model import SchemaContract, Stream, Window
+
+_TRANSFORMER = "headwater_transformer"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadContext:
+    """Which load it is about: what errors name and the ledger records."""
+
+    source: str
+    stream: Stream
+    load_id: UUID
+    window: Window | None
+
+    def violation(self, what: str, remedy: str) -> ContractViolationError:
+        return ContractViolationError(
+            what,
+            remedy=remedy,
+            source=self.source,
+            stream=self.stream.name,
+            window=self.window,
+            load_id=self.load_id,
+        )
+
+
+def raw_columns(connection: psycopg.Connection, source: str, stream: str) -> dict[str, str]:
+    """Type by data column of a stream's raw table, in order; empty when there is no table yet."""
+    rows = connection.execute(
+        """
+        select a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod)
+        from pg_catalog.pg_attribute a
+        join pg_catalog.pg_class c on c.oid = a.attrelid
+        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where n.nspname = %s and c.relname = %s and a.attnum > 0 and not a.attisdropped
+        order by a.attnum
+        """,
+        [f"raw_{source}", stream],
+    ).fetchall()
+    return {name: kind for name, kind in rows if name not in OWN_COLUMNS}
+
+
+def type_name(kind: str) -> sql.SQL:
+    """A type as part of a statement. Only what `format_type` or our own table of types printed may come here."""
+    return sql.SQL(kind)
+
+
+class RawTable:
+    """One raw table."""
+
+    def __init__(self, connection: psycopg.Connection, context: LoadContext) -> None:
+        self._connection = connection
+        self._context = context
+        self._stream = context.stream
+        self.name = sql.Identifier(f"raw_{context.source}", context.stream.name)
+        self.key = [column_name(field) for field in context.stream.primary_key]
+        self.columns = raw_columns(connection, context.source, context.stream.name)
+
+    def declared_types(self) -> dict[str, str]:
+        """The types that the stream's definition gives, as PostgreSQL prints them (`timestamptz` has another name).
+
+        Raises:
+            ContractViolationError: one is no type of this warehouse.
+        """
+        return {column_name(field): self._canonical(kind) for field, kind in self._stream.columns.items()}
+
+    def follow(self, incoming: Mapping[str, str], *, is_typed: bool) -> dict[str, str]:
+        """Create or alter the table so that it can take a load with these columns.
+
+        Args:
+            incoming: type by column, as the load asks for them.
+            is_typed: whether the source typed them; if not, a value that does not fit is judged by itself, later.
+
+        Returns:
+            The types that the table has then.
+
+        Raises:
+            ContractViolationError: the contract forbids the change, or values would change with it.
+        """
+        if not self.columns:
+            self._create(incoming)
+            return dict(incoming)
+        types = dict(self.columns)
+        for name, kind in incoming.items():
+            if name not in types:
+                self._refuse_if_frozen(f"The column `{name}` is new.")
+                self._alter(sql.SQL("add column {} {}").format(sql.Identifier(name), type_name(kind)))
+                self._note(name, "added", None, kind)
+                types[name] = kind
+            elif types[name] != kind:
+                types[name] = self._reconcile(name, types[name], kind, is_typed=is_typed)
+        if is_typed:
+            self._note_removed(incoming)
+        return types
+
+    def _reconcile(self, name: str, old: str, new: str, *, is_typed: bool) -> str:
+        """What becomes of a column whose type here differs from the load's."""
+        if widens(old, new):
+            self._refuse_if_frozen(f"The column `{name}` changed from {old} to {new}.")
+            self._widen(name, new)
+            self._note(name, "widened", old, new)
+            return new
+        if is_typed and not widens(new, old) and old != "text":
+            raise self._context.violation(
+                f"The source changed `{name}` from {old} to {new}, and raw cannot follow without changing its values.",
+                f"Declare the column in the stream's columns, or drop raw_{self._context.source}.{self._stream.name} "
+                "and load it anew.",
+            )
+        return old
+
+    def _widen(self, name: str, new: str) -> None:
+        """Change a column's type. A column that dbt's views read is made anew instead, and the views fall with the old
+        one: PostgreSQL would refuse, and the next build creates them again. What BI reads is not among them."""
+        column = sql.Identifier(name)
+        try:
+            with self._connection.transaction():
+                self._alter(sql.SQL("alter column {} type {}").format(column, type_name(new)))
+        except psycopg.errors.FeatureNotSupported:
+            interim = sql.Identifier("_widened")
+            self._alter(sql.SQL("add column {} {}").format(interim, type_name(new)))
+            self._connection.execute(sql.SQL("update {} set {} = {}").format(self.name, interim, column))
+            self._alter(sql.SQL("drop column {} cascade").format(column))
+            self._alter(sql.SQL("rename column {} to {}").format(interim, column))
+            if name in self.key:
+                self._alter(sql.SQL("add {}").format(self._primary_key()))
+
+    def _create(self, types: Mapping[str, str]) -> None:
+        schema = sql.Identifier(f"raw_{self._context.source}")
+        role = sql.Identifier(_TRANSFORMER)
+        # `if not exists` still collides when two streams of a source are first loaded at one instant.
+        self._connection.execute(
+            sql.SQL("select pg_advisory_xact_lock(hashtextextended({}, 0))").format(
+                sql.Literal(f"headwater.raw_{self._context.source}")
+            )
+        )
+        self._connection.execute(sql.SQL("create schema if not exists {}").format(schema))
+        self._connection.execute(sql.SQL("grant usage on schema {} to {}").format(schema, role))
+        columns = [sql.SQL("{} {}").format(sql.Identifier(name), type_name(kind)) for name, kind in types.items()]
+        columns += [
+            sql.SQL("{} uuid not null").format(sql.Identifier(LOAD_ID)),
+            sql.SQL("{} timestamptz not null").format(sql.Identifier(LOADED_AT)),
+            sql.SQL("{} timestamptz").format(sql.Identifier(DELETED_AT)),
+        ]
+        if self.key:
+            columns.append(self._primary_key())
+        self._connection.execute(sql.SQL("create table {} ({})").format(self.name, sql.SQL(", ").join(columns)))
+        self._connection.execute(sql.SQL("grant select on {} to {}").format(self.name, role))
+        about = f"What {self._context.source} said of {self._stream.name}; written by loads alone"
+        self._connection.execute(sql.SQL("comment on table {} is {}").format(self.name, sql.Literal(about)))
+
+    def _primary_key(self) -> sql.Composed:
+        return sql.SQL("primary key ({})").format(sql.SQL(", ").join(map(sql.Identifier, self.key)))
+
+    def _canonical(self, kind: str) -> str:
+        row = self._connection.execute(
+            "select pg_catalog.format_type(to_regtype(%(type)s), to_regtypemod(%(type)s))"
+            if self._connection.info.server_version >= 170000
+            else "select pg_catalog.format_type(to_regtype(%(type)s), null)",
+            {"type": kind},
+        ).fetchone()
+        if row is None or row[0] is None:
+            raise self._context.violation(
+                f"`{kind}` is no type of the warehouse.", "Correct the stream's columns; use PostgreSQL's names."
+            )
+        return str(row[0])
+
+    def _refuse_if_frozen(self, what: str) -> None:
+        if self._stream.contract is SchemaContract.FREEZE:
+            raise self._context.violation(
+                f"{what} The stream's contract is `freeze`.",
+                "Agree the change with the source's owner, then declare it, or set the contract to `evolve`.",
+            )
+
+    def _alter(self, change: sql.Composed) -> None:
+        self._connection.execute(sql.SQL("alter table {} {}").format(self.name, change))
+
+    def _note_removed(self, incoming: Mapping[str, str]) -> None:
+        """Columns that a typed source no longer has (its rows then hold null), and those that came back."""
+        latest: dict[str, str] = dict(
+            self._connection.execute(
+                "select distinct on (column_name) column_name, change from ops.schema_changes"
+                " where source = %s and stream = %s order by column_name, id desc",
+                [self._context.source, self._stream.name],
+            ).fetchall()
+        )
+        for name, kind in self.columns.items():
+            if name not in incoming and latest.get(name) != "removed":
+                self._refuse_if_frozen(f"The column `{name}` is gone.")
+                self._note(name, "removed", kind, None)
+            elif name in incoming and latest.get(name) == "removed":
+                self._note(name, "returned", None, kind)
+
+    def _note(self, column: str, change: str, old: str | None, new: str | None) -> None:
+        self._connection.execute(
+            "insert into ops.schema_changes (source, stream, load_id, column_name, change, from_type, to_type)"
+            " values (%s, %s, %s, %s, %s, %s, %s)",
+            [self._context.source, self._stream.name, self._context.load_id, column, change, old, new],
+        )
