@@ -29,7 +29,7 @@ from connectors.destinations.warehouse.columns import column_name, inferred_type
 from connectors.destinations.warehouse.commit import CommitRequest, commit
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.ledger import Lease, Load, LoadReport
-from connectors.destinations.warehouse.raw_table import LoadContext, raw_columns
+from connectors.destinations.warehouse.raw_table import LoadContext
 from connectors.errors import DataError, HeadwaterError, LandingCorruptError
 from connectors.model import Column, ExtractRequest, FileVersion, LandingFormat, Source, Stream, Window, check_window
 
@@ -201,35 +201,14 @@ class _Ingestion:
             return self._commit(load, attempt, tuple(files.values()))
 
     def _load_landed(self, load: Load, manifest: Manifest) -> LoadReport:
-        columns = tuple(Column(column.name, column.type) for column in manifest.columns)
-        with self._attempt(load, manifest.landing_format, columns) as attempt:
-            files: dict[str, FileVersion] = {}
-            for chunk in self.landing.read(manifest):
-                attempt.write(chunk)
-                if chunk.file is not None:
-                    files[chunk.file.path] = chunk.file
-            attempt.finish()
-            if attempt.rows != manifest.rows:
-                raise LandingCorruptError(
-                    f"The landing has {attempt.rows:,} rows of this load; its manifest says {manifest.rows:,}.",
-                    remedy="Extract the load again.",
-                )
+        with self._attempt(load, manifest.landing_format, manifest.source_columns) as attempt:
+            files = attempt.fill_from(self.landing, manifest)
             self._note_landed(load, manifest)
-            return self._commit(load, attempt, tuple(files.values()))
+            return self._commit(load, attempt, files)
 
     def _attempt(self, load: Load, landing_format: LandingFormat, columns: tuple[Column, ...]) -> AttemptTable:
-        existing = raw_columns(self.connection, self.source.name, self.stream.name)
-        declared = {column_name(name): kind for name, kind in self.stream.columns.items()}
-        json_columns = [name for name, kind in {**declared, **existing}.items() if kind == "jsonb"]
         return AttemptTable(
-            self.connection,
-            self.source.name,
-            self.stream,
-            load.load_id,
-            load.attempt,
-            landing_format,
-            columns,
-            json_columns,
+            self.connection, self.source.name, self.stream, load.load_id, load.attempt, landing_format, columns
         )
 
     def _highest(self, attempt: AttemptTable) -> str | None:

@@ -25,8 +25,10 @@ from sqlalchemy.engine import make_url
 from connectors.connections import EnvironmentConnections
 from connectors.destinations.warehouse.migrations import upgrade
 from connectors.errors import HeadwaterError
-from connectors.ingest import WAREHOUSE_OWNER
-from connectors.registry import SOURCES
+from connectors.ingest import WAREHOUSE_OWNER, Destination
+from connectors.model import stream_of
+from connectors.rebuild import rebuild
+from connectors.registry import SOURCES, source_named
 from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
 from deployments.demo.summary import print_summary
@@ -145,6 +147,17 @@ def sources() -> None:
             cursor = f", changes since {stream.cursor.field}" if stream.cursor else ""
             windows = f", windows of {stream.event_time}" if stream.event_time else ""
             console.print(f"  {stream.name}: {stream.write.value}{key}{cursor}{windows}")
+
+
+@app.command("rebuild")
+def rebuild_command(
+    stream: Annotated[str, typer.Argument(help="Source and stream, e.g. flights_api.flights.")],
+) -> None:
+    """Empty a raw table and fill it again from the landing alone, without asking the source."""
+    source_name, _, stream_name = stream.partition(".")
+    source = source_named(source_name)
+    report = rebuild(source, stream_of(source, stream_name), Destination.of(EnvironmentConnections()))
+    console.print(f"raw_{stream} has {report.rows:,} rows, from {report.loads} loads.")
 
 
 @app.command()

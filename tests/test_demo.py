@@ -234,6 +234,15 @@ def test_when_time_passes_only_new_and_changed_rows_move(demo: Demo, shown: str)
     assert demo.query("select count(*) from serving.fct_flights where flight_status = 'scheduled'")[0][0] < 100
 
 
+def test_raw_is_rebuilt_from_the_landing_alone(demo: Demo, shown: str) -> None:
+    rows = "select md5(string_agg(md5(t::text), '' order by id)) from raw_flights_api.flights t"
+    before = demo.query(rows)
+    demo.query("delete from raw_flights_api.flights where month = 7")
+    text = demo.run(". .headwater/env; headwater rebuild flights_api.flights")
+    assert re.fullmatch(r"raw_flights_api\.flights has 336,776 rows, from \d+ loads\.\n", text)
+    assert demo.query(rows) == before
+
+
 def test_a_failing_test_fails_the_run_and_readers_keep_what_they_had(demo: Demo, shown: str) -> None:
     before = demo.fingerprints()
     [(origin, loaded_at)] = demo.query("select origin, _loaded_at::text from raw_flights_api.flights where id = 4242")

@@ -88,6 +88,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     objects: list[LandedObject]
     landed_at: datetime
 
+    @property
+    def source_columns(self) -> tuple[Column, ...]:
+        """The load's columns as the source typed them."""
+        return tuple(Column(column.name, column.type) for column in self.columns)
+
 
 @dataclass(frozen=True, slots=True)
 class LoadPlace:

@@ -15,10 +15,13 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from connectors.destinations.warehouse.columns import PAYLOAD, REJECTED, ROW, Kind, column_names
+from connectors.destinations.landing import Landing, Manifest
+from connectors.destinations.warehouse.columns import PAYLOAD, REJECTED, ROW, Kind, column_name, column_names
+from connectors.destinations.warehouse.raw_table import raw_columns
 from connectors.destinations.warehouse.records import CsvRecords, JsonLines, RecordParser, Rejected, escaped
+from connectors.errors import LandingCorruptError
 from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER
-from connectors.model import Chunk, Column, LandingFormat, Stream
+from connectors.model import Chunk, Column, FileVersion, LandingFormat, Stream
 
 _SEGMENT_BYTES = 32 << 20
 """Bytes after which what was copied is committed, so that no transaction stays open for as long as a source sends."""
@@ -41,7 +44,6 @@ class AttemptTable:
         attempt: int,
         landing_format: LandingFormat,
         columns: Iterable[Column],
-        json_columns: Iterable[str],
     ) -> None:
         self._connection = connection
         self._label = f"{source}.{stream.name}"
@@ -50,7 +52,7 @@ class AttemptTable:
         self._typed = tuple(columns)
         self._parser: RecordParser | None = None
         if landing_format is LandingFormat.JSONL:
-            self._parser = JsonLines(frozenset(json_columns))
+            self._parser = JsonLines(_json_columns(connection, source, stream))
         elif landing_format is LandingFormat.CSV:
             self._parser = CsvRecords(stream.nulls)
         self._columns: list[str] = []
@@ -219,3 +221,32 @@ class AttemptTable:
         ).fetchall()
         for (name,) in rows:
             self._connection.execute(sql.SQL("drop table if exists {}").format(sql.Identifier(SCHEMA, name)))
+
+    def fill_from(self, landing: Landing, manifest: Manifest) -> tuple[FileVersion, ...]:
+        """Take all of a load from the landing.
+
+        Returns:
+            The source's files that it consists of, if it does.
+
+        Raises:
+            LandingCorruptError: an object is missing or altered, or the rows are not as many as the manifest says.
+        """
+        files: dict[str, FileVersion] = {}
+        for chunk in landing.read(manifest):
+            self.write(chunk)
+            if chunk.file is not None:
+                files[chunk.file.path] = chunk.file
+        self.finish()
+        if self.rows != manifest.rows:
+            raise LandingCorruptError(
+                f"The landing has {self.rows:,} rows of this load; its manifest says {manifest.rows:,}.",
+                remedy="Restore its objects from a backup of the landing, or extract the load again.",
+            )
+        return tuple(files.values())
+
+
+def _json_columns(connection: psycopg.Connection, source: str, stream: Stream) -> frozenset[str]:
+    """The columns whose values stay JSON, also those that are single strings or numbers."""
+    declared = {column_name(name): kind for name, kind in stream.columns.items()}
+    types = {**declared, **raw_columns(connection, source, stream.name)}
+    return frozenset(name for name, kind in types.items() if kind == "jsonb")

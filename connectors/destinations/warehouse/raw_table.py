@@ -27,6 +27,8 @@ class LoadContext:
     stream: Stream
     load_id: UUID
     window: Window | None
+    is_rebuild: bool = False
+    """Whether history is being repeated: it is acted upon again, and not recorded again."""
 
     def violation(self, what: str, remedy: str) -> ContractViolationError:
         return ContractViolationError(
@@ -206,6 +208,8 @@ class RawTable:
                 self._note(name, "returned", None, kind)
 
     def _note(self, column: str, change: str, old: str | None, new: str | None) -> None:
+        if self._context.is_rebuild:
+            return
         self._connection.execute(
             "insert into ops.schema_changes (source, stream, load_id, column_name, change, from_type, to_type)"
             " values (%s, %s, %s, %s, %s, %s, %s)",

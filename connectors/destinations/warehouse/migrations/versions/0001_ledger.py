@@ -37,6 +37,7 @@ create table ops.loads (
     started_at timestamptz not null default clock_timestamp(),
     landed_at timestamptz,
     loaded_at timestamptz,
+    raw_loaded_at timestamptz,
     rows_extracted bigint,
     rows_inserted bigint,
     rows_updated bigint,

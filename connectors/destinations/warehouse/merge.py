@@ -1,0 +1,287 @@
+"""Bringing an attempt's rows into raw, by the stream's contract and write disposition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+import psycopg
+from psycopg import sql
+
+from connectors.destinations.warehouse.attempt import AttemptTable
+from connectors.destinations.warehouse.columns import (
+    DELETED_AT,
+    LOAD_ID,
+    LOADED_AT,
+    PAYLOAD,
+    REJECTED,
+    ROW,
+    column_name,
+    inferred_type,
+    needs_check,
+)
+from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, type_name
+from connectors.model import WriteDisposition
+
+_NOTHING = {"inserted": 0, "updated": 0, "unchanged": 0, "duplicate": 0, "deleted": 0}
+
+
+class Merge:
+    """One attempt's way into raw, inside a transaction: first `judge`, then `write`.
+
+    Args:
+        loaded_at: what the rows say of when they were loaded; now, without it.
+    """
+
+    def __init__(
+        self,
+        connection: psycopg.Connection,
+        attempt: AttemptTable,
+        context: LoadContext,
+        *,
+        loaded_at: datetime | None = None,
+    ) -> None:
+        self._connection = connection
+        self._attempt = attempt
+        self._context = context
+        self._stream = context.stream
+        self._table = RawTable(connection, context)
+        self._raw = self._table.name
+        self._key = self._table.key
+        self._loaded_at = loaded_at
+        self.cursor = column_name(self._stream.cursor.field) if self._stream.cursor else None
+        self.types: dict[str, str] = {}
+        """Raw's types once judged; empty when the load has nothing to bring."""
+        self._columns: list[str] = []
+
+    def judge(self) -> None:
+        """Have raw follow the load's columns, and mark the rows that it cannot hold.
+
+        Raises:
+            ContractViolationError: the columns break the contract.
+        """
+        incoming = self._incoming_types()
+        if self._has_columns_it_relies_on(incoming):
+            self.types = self._table.follow(incoming, is_typed=self._attempt.types is not None)
+            self._columns = [name for name in incoming if name in self._attempt.columns]
+            self._reject(self._columns, self.types)
+
+    def write(self) -> dict[str, int]:
+        """Bring the accepted rows into raw; what happened to them, in rows, by the names of `LoadReport`."""
+        return self._write(self._columns, self.types) if self.types else dict(_NOTHING)
+
+    def _execute(self, statement: sql.Composable, parameters: Iterable[object] | None = None) -> psycopg.Cursor:
+        return self._connection.execute(
+            statement if isinstance(statement, sql.Composed) else sql.Composed([statement]),
+            list(parameters) if parameters is not None else None,
+        )
+
+    def _incoming_types(self) -> dict[str, str]:
+        """The type that each column of the load asks for, before raw is looked at.
+
+        A column of documents that held no value at all asks for nothing, unless it is declared.
+        """
+        declared = self._table.declared_types()
+        if (typed := self._attempt.types) is not None:
+            return {**typed, **{name: kind for name, kind in declared.items() if name in typed}}
+        kinds = self._attempt.kinds
+        types: dict[str, str] = {}
+        for name in self._attempt.columns:
+            kind = declared.get(name)
+            if kind is None:
+                kind = inferred_type(kinds[name]) if kinds is not None else "text"
+            if kind is None:
+                kind = self._table.columns.get(name)
+            if kind is not None:
+                types[name] = kind
+        return {**types, **{name: kind for name, kind in declared.items() if name not in types}}
+
+    def _has_columns_it_relies_on(self, incoming: Mapping[str, str]) -> bool:
+        """Whether the load brought the key and the cursor; a load of no rows need not have.
+
+        Raises:
+            ContractViolationError: there are rows, and they lack one.
+        """
+        needed = {*self._key, *([self.cursor] if self.cursor else [])}
+        missing = sorted(needed - incoming.keys() | needed - set(self._attempt.columns))
+        if missing and self._attempt.rows:
+            raise self._context.violation(
+                f"No row has a value in {', '.join(missing)}.",
+                "Correct the stream's primary_key or cursor, or ask the source's owner what became of the field.",
+            )
+        return not missing
+
+    def _reject(self, columns: list[str], types: Mapping[str, str]) -> None:
+        """Mark the rows that raw cannot hold: a value that its column's type refuses, a key that is missing.
+
+        Only those rows are written; a load without any costs one scan.
+        """
+        reasons: list[sql.Composable] = []
+        if self._attempt.types is None:
+            for name in columns:
+                kinds = self._attempt.kinds
+                if needs_check(kinds[name] if kinds is not None else None, types[name]):
+                    reasons.append(_unfit(name, types[name]))
+        reasons += [
+            sql.SQL("when {} is null then {}").format(
+                sql.Identifier(name), sql.Literal(f"column {name}: the key is null")
+            )
+            for name in self._key
+        ]
+        if not reasons:
+            return
+        case = sql.SQL("case {} end").format(sql.SQL(" ").join(reasons))
+        data = sql.SQL(", ").join(
+            sql.SQL("{}, {}").format(sql.Literal(name), sql.Identifier(name)) for name in self._attempt.columns
+        )
+        self._execute(
+            sql.SQL("update {table} set {rejected} = {case}, {payload} = json_build_object({data})::text"
+                    " where {rejected} is null and {case} is not null").format(
+                table=self._attempt.name,
+                rejected=sql.Identifier(REJECTED),
+                payload=sql.Identifier(PAYLOAD),
+                case=case,
+                data=data,
+            )
+        )  # fmt: skip
+
+    def _write(self, columns: list[str], types: Mapping[str, str]) -> dict[str, int]:
+        """Bring the accepted rows into raw by the stream's write disposition; what happened to them, in rows."""
+        accepted = _one(
+            self._execute(
+                sql.SQL("select count(*) from {} where {} is null").format(self._attempt.name, sql.Identifier(REJECTED))
+            )
+        )
+        counts = {**_NOTHING, "inserted": accepted}
+        if self._stream.write is WriteDisposition.REPLACE and not self._key:
+            counts["deleted"] = self._execute(sql.SQL("delete from {}").format(self._raw)).rowcount
+        if not self._key or self._stream.write is WriteDisposition.APPEND:
+            self._execute(self._insert(columns, types, sql.SQL("")), [self._context.load_id])
+            return counts
+        if self._stream.write is WriteDisposition.REPLACE:
+            counts["deleted"] = self._delete_absent(types)
+        row = self._execute(
+            sql.SQL(
+                "with written as ({insert} returning (xmax = 0) as is_new)"
+                " select count(*) filter (where is_new), count(*) filter (where not is_new) from written"
+            ).format(insert=self._insert(columns, types, self._on_conflict(types))),
+            [self._context.load_id],
+        ).fetchone()
+        assert row is not None  # noqa: S101 - an aggregate without grouping has one row
+        distinct = _one(
+            self._execute(
+                sql.SQL("select count(*) from (select distinct {key} from {table} where {rejected} is null) d").format(
+                    key=self._typed(self._key, types),
+                    table=self._attempt.name,
+                    rejected=sql.Identifier(REJECTED),
+                )
+            )
+        )
+        counts["inserted"], counts["updated"] = row
+        counts["unchanged"] = distinct - counts["inserted"] - counts["updated"]
+        counts["duplicate"] = accepted - distinct
+        return counts
+
+    def _insert(self, columns: list[str], types: Mapping[str, str], ending: sql.Composable) -> sql.Composed:
+        """Insert the accepted rows, of those with one key the latest."""
+        latest: sql.Composable = sql.SQL("")
+        order: sql.Composable = sql.SQL("")
+        if self._key and self._stream.write is not WriteDisposition.APPEND:
+            key = self._typed(self._key, types)
+            latest = sql.SQL("distinct on ({}) ").format(key)
+            newest = (
+                sql.SQL(", {} desc nulls last").format(self._typed([self.cursor], types))
+                if self.cursor
+                else sql.SQL("")
+            )
+            order = sql.SQL(" order by {}{}, {} desc").format(key, newest, sql.Identifier(ROW))
+        return sql.SQL(
+            "insert into {raw} as t ({columns}, {load_id}, {loaded_at})"
+            " select {latest}{values}, %s, {when} from {table} where {rejected} is null{order} {ending}"
+        ).format(
+            raw=self._raw,
+            when=sql.SQL("now()") if self._loaded_at is None else sql.Literal(self._loaded_at),
+            columns=_names(columns),
+            load_id=sql.Identifier(LOAD_ID),
+            loaded_at=sql.Identifier(LOADED_AT),
+            latest=latest,
+            values=self._typed(columns, types),
+            table=self._attempt.name,
+            rejected=sql.Identifier(REJECTED),
+            order=order,
+            ending=ending,
+        )
+
+    def _on_conflict(self, types: Mapping[str, str]) -> sql.Composable:
+        """A row that is there already is replaced as a whole, if it differs and is not newer than what came."""
+        changing = [name for name in types if name not in self._key]
+        alive = sql.SQL("t.{} is not null").format(sql.Identifier(DELETED_AT))
+        differs = sql.SQL("({}) is distinct from ({})").format(
+            sql.SQL(", ").join(_comparable(sql.Identifier("t", name), types[name]) for name in changing),
+            sql.SQL(", ").join(_comparable(sql.Identifier("excluded", name), types[name]) for name in changing),
+        )
+        condition = sql.SQL("({} or {})").format(differs, alive) if changing else alive
+        if self.cursor:
+            condition = sql.SQL("{} and coalesce(excluded.{c} >= t.{c}, t.{c} is null)").format(
+                condition, c=sql.Identifier(self.cursor)
+            )
+        assignments = [
+            sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in (*changing, LOAD_ID, LOADED_AT)
+        ]
+        assignments.append(sql.SQL("{} = null").format(sql.Identifier(DELETED_AT)))
+        return sql.SQL("on conflict ({}) do update set {} where {}").format(
+            _names(self._key), sql.SQL(", ").join(assignments), condition
+        )
+
+    def _delete_absent(self, types: Mapping[str, str]) -> int:
+        """Delete what a full read no longer has. A read without a single row is taken for a mishap, not for news."""
+        if self._attempt.rows == 0 and _one(self._execute(sql.SQL("select count(*) from {}").format(self._raw))):
+            raise self._context.violation(
+                "The source has no rows any more, and raw has.",
+                "If that is right, empty the raw table by hand; nothing was committed.",
+            )
+        same = sql.SQL(" and ").join(
+            sql.SQL("a.{0}::{1} = t.{0}").format(sql.Identifier(name), type_name(types[name])) for name in self._key
+        )
+        return self._execute(
+            sql.SQL("delete from {raw} t where not exists"
+                " (select from {table} a where {same} and a.{rejected} is null)"
+            ).format(
+                raw=self._raw, table=self._attempt.name, same=same, rejected=sql.Identifier(REJECTED)
+            )
+        ).rowcount  # fmt: skip
+
+    def _typed(self, columns: Iterable[str], types: Mapping[str, str]) -> sql.Composed:
+        return sql.SQL(", ").join(
+            sql.SQL("{}::{}").format(sql.Identifier(name), type_name(types[name])) for name in columns
+        )
+
+
+_WITHOUT_EQUALITY = ("json", "xml", "point", "polygon", "path", "box", "circle", "line", "lseg")
+
+
+def _comparable(column: sql.Composable, kind: str) -> sql.Composable:
+    """A column in a form that can be compared: json, xml and the geometric types have no `=` of the whole value."""
+    return sql.SQL("{}::text").format(column) if kind.removesuffix("[]") in _WITHOUT_EQUALITY else column
+
+
+def _unfit(name: str, kind: str) -> sql.Composed:
+    """`when` a text is no value of a type `then` why. `1` is no boolean here, though PostgreSQL would take it."""
+    column = sql.Identifier(name)
+    if kind == "boolean":
+        return sql.SQL("when {} not in ('true', 'false') then {}").format(
+            column, sql.Literal(f"column {name}: not true or false")
+        )
+    return sql.SQL("when not pg_input_is_valid({0}, {1}) then {2} || (pg_input_error_info({0}, {1})).message").format(
+        column, sql.Literal(kind), sql.Literal(f"column {name}: ")
+    )
+
+
+def _names(columns: Iterable[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, columns))
+
+
+def _one(cursor: psycopg.Cursor) -> int:
+    row = cursor.fetchone()
+    assert row is not None  # noqa: S101 - every query that comes here has one row
+    return int(row[0])

@@ -1,0 +1,123 @@
+"""Raw from the landing alone: the same rows, whatever happened on the way; or an error, and raw as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from connectors.errors import LandingCorruptError
+from connectors.ingest import Destination, ingest
+from connectors.model import Cursor, Window, WriteDisposition
+from connectors.rebuild import rebuild
+from tests.conftest import Api, Warehouse
+from tests.connectors.examples import (
+    Prepare,
+    Shop,
+    drop,
+    erp,
+    load,
+    load_table,
+    order,
+    raw,
+    shop_source,
+    weather,
+)
+
+LEDGER = ("loads", "watermarks", "files", "schema_changes", "quarantine")
+
+
+def ledger(warehouse: Warehouse) -> list[object]:
+    return [warehouse.query(f"select * from ops.{table} order by 1, 2, 3") for table in LEDGER]
+
+
+def test_documents_with_a_history_come_out_as_they_were(
+    api: Api, warehouse: Warehouse, destination: Destination
+) -> None:
+    source = shop_source(reject_limit=0.5)
+    shop = Shop(api, [order(n, total=n) for n in range(10)] + [order(20, at="noon")])
+    load(source, api, destination)
+    shop.orders[3] = order(3, total=3.25, note="now with a fraction", changed="2024-02-01T00:00:00Z")
+    load(source, api, destination)
+    shop.orders += [order(30, total=day, changed=f"2024-03-0{day}T00:00:00Z") for day in (1, 2)]
+    load(source, api, destination)
+    shop.orders[4] = order(4, total=-1)
+    load(source, api, destination, window=Window.parse("2024-01-01", "2024-01-02"))
+    before = raw(warehouse), ledger(warehouse)
+    asked = len(api.requests)
+    warehouse.execute("drop table raw_shop.orders")
+    report = rebuild(source, source.streams[0], destination)
+    assert (report.loads, report.rows) == (4, 11)
+    assert (raw(warehouse), ledger(warehouse)) == before
+    assert len(api.requests) == asked, "the source was not asked"
+
+
+def test_a_damaged_table_is_put_right_while_readers_see_it(
+    api: Api, warehouse: Warehouse, destination: Destination
+) -> None:
+    Shop(api, [order(n, total=n) for n in range(10)])
+    load(shop_source(), api, destination)
+    before = raw(warehouse)
+    with warehouse.connect("transformer") as connection:
+        connection.execute("create schema staging; create view staging.orders as select * from raw_shop.orders")
+    warehouse.execute("delete from raw_shop.orders where id < 5; update raw_shop.orders set total = 0")
+    rebuild(shop_source(), shop_source().streams[0], destination)
+    assert raw(warehouse) == before == raw(warehouse, table="staging.orders")
+
+
+@pytest.mark.parametrize("write", list(WriteDisposition))
+def test_tables_of_every_disposition_come_out_as_they_were(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination, write: WriteDisposition
+) -> None:
+    connection = source_database(
+        "create table t (id int primary key, v numeric, changed timestamptz default now());"
+        "insert into t select n, n, '2024-01-01Z' from generate_series(1, 500) n"
+    )
+    cursor = Cursor("changed") if write is WriteDisposition.MERGE else None
+    key = () if write is WriteDisposition.APPEND else ("id",)
+    source = erp(name="t", primary_key=key, write=write, cursor=cursor)
+    load_table(source, connection, warehouse, destination)
+    connection.execute("update t set v = 'NaN', changed = '2024-02-01Z' where id % 7 = 0; delete from t where id > 450")
+    load_table(source, connection, warehouse, destination)
+    load_table(source, connection, warehouse, destination)
+    columns = "id, v::text, changed, _load_id, _loaded_at"
+    before = sorted(raw(warehouse, columns, "raw_erp.t")), ledger(warehouse)
+    connection.execute("drop table t")
+    warehouse.execute("drop table raw_erp.t")
+    rebuild(source, source.streams[0], destination)
+    assert (sorted(raw(warehouse, columns, "raw_erp.t")), ledger(warehouse)) == before
+
+
+def test_files_come_out_as_they_were(tmp_path: Path, warehouse: Warehouse, destination: Destination) -> None:
+    folder = tmp_path / "files"
+    source, where = weather(folder)
+    for temp in ("1.50", "2.75", "NA"):
+        drop(folder, {"weather-2013-01-01.csv": f"station,hour,temp\nEWR,2013-01-01T00:00Z,{temp}\n"})
+        drop(folder, {"weather-2013-01-02.csv": "station,hour,temp\nEWR,2013-01-02T00:00Z,3\n"})
+        ingest(source, source.streams[0], where, destination)
+    before = raw(warehouse, table="raw_met.weather"), ledger(warehouse)
+    warehouse.execute("drop table raw_met.weather")
+    rebuild(source, source.streams[0], destination)
+    assert (raw(warehouse, table="raw_met.weather"), ledger(warehouse)) == before
+
+
+@pytest.mark.parametrize("what", ["manifest.json", "a1-00001.jsonl.zst"])
+def test_a_hole_in_the_landing_is_named_and_raw_stays(
+    api: Api, warehouse: Warehouse, destination: Destination, landing_folder: Path, what: str
+) -> None:
+    shop = Shop(api, [order(1)])
+    load(shop_source(), api, destination)
+    shop.orders.append(order(2, changed="2024-02-01T00:00:00Z"))
+    load(shop_source(), api, destination)
+    before = raw(warehouse), ledger(warehouse)
+    lost = max(landing_folder.rglob(what))
+    lost.unlink()
+    with pytest.raises(LandingCorruptError, match=f"{lost.relative_to(landing_folder)} is missing"):
+        rebuild(shop_source(), shop_source().streams[0], destination)
+    assert (raw(warehouse), ledger(warehouse)) == before
+    assert warehouse.query("select count(*) from pg_tables where schemaname = 'loading'") == [(0,)]
+
+
+def test_a_stream_that_was_never_loaded_rebuilds_to_nothing(destination: Destination) -> None:
+    report = rebuild(shop_source(), shop_source().streams[0], destination)
+    assert (report.loads, report.rows) == (0, 0)
