@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo advance down destroy status test lint format lock clean
+.PHONY: help install demo advance down destroy status test chaos lint format lock clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -41,7 +41,10 @@ status: $(INSTALLED)  ## How each part of the local stack is
 	@$(BIN)/headwater status
 
 test: $(INSTALLED) lint  ## Check and test everything
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -m 'not chaos' $(ARGS)
+
+chaos: $(INSTALLED)  ## Kill, stop and cut, for long
+	@$(BIN)/python -m pytest -m chaos $(ARGS)
 
 lint: $(INSTALLED)  ## Style, types, layers, SQL
 	@$(BIN)/ruff check .

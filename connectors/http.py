@@ -108,7 +108,7 @@ def retry_after_seconds(value: str | None, now: datetime) -> float:
     """Seconds to wait by a Retry-After header in either of its forms (RFC 9110, 10.2.3): seconds or a date."""
     if not value:
         return 0.0
-    if value.strip().isdigit():
+    if value.strip().isascii() and value.strip().isdigit():
         return float(value)
     try:
         at = parsedate_to_datetime(value)

@@ -26,11 +26,12 @@ from connectors.destinations.landing import Landing, LoadPlace, Manifest
 from connectors.destinations.warehouse import ledger
 from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.columns import column_name, inferred_type
-from connectors.destinations.warehouse.commit import CommitRequest, commit
+from connectors.destinations.warehouse.commit import CommitRequest, commit, settle
 from connectors.destinations.warehouse.connection import connect, translated_errors
-from connectors.destinations.warehouse.ledger import Lease, Load, LoadReport
+from connectors.destinations.warehouse.ledger import LEASE_SECONDS, Lease, Load, LoadReport
 from connectors.destinations.warehouse.raw_table import LoadContext
 from connectors.errors import DataError, HeadwaterError, LandingCorruptError
+from connectors.failpoints import reach
 from connectors.model import Column, ExtractRequest, FileVersion, LandingFormat, Source, Stream, Window, check_window
 
 WAREHOUSE_OWNER = Database("warehouse_owner")
@@ -68,6 +69,7 @@ def ingest(
     window: Window | None = None,
     run: str = "by hand",
     wait_seconds: float = 300.0,
+    lease_seconds: float = LEASE_SECONDS,
     log: Logger | None = None,
 ) -> list[LoadReport]:
     """Bring a stream up to date, or read one window of it again.
@@ -75,6 +77,7 @@ def ingest(
     Args:
         run: who does it, for the ledger and for those who wait.
         wait_seconds: how long to wait for another run of the same stream.
+        lease_seconds: how long this run may sleep before another takes the stream over.
 
     Returns:
         What each load did: the one asked for, last; before it the one that an earlier run had left behind, if any.
@@ -86,13 +89,29 @@ def ingest(
     log = log or logging.getLogger("headwater")
     try:
         check_window(stream, window)
+        lease = Lease(
+            destination.warehouse, source.name, stream.name, run, wait_seconds=wait_seconds, lease_seconds=lease_seconds
+        )
         with (
             translated_errors(),
-            Lease(destination.warehouse, source.name, stream.name, run, wait_seconds=wait_seconds) as lease,
-            connect(destination.warehouse, f"load {source.name}.{stream.name}", autocommit=True) as connection,
+            lease,
+            connect(
+                destination.warehouse,
+                f"load {source.name}.{stream.name}",
+                autocommit=True,
+                idle_seconds=lease_seconds,
+            ) as connection,
         ):
             ingestion = _Ingestion(
-                source, stream, connections, destination.landing, lease, connection, window, run, log
+                source,
+                stream,
+                connections,
+                destination,
+                lease,
+                connection,
+                window,
+                run,
+                log,
             )
             return list(ingestion.run())
     except HeadwaterError as error:
@@ -104,7 +123,7 @@ class _Ingestion:
     source: Source
     stream: Stream
     connections: Connections
-    landing: Landing
+    destination: Destination
     lease: Lease
     connection: psycopg.Connection
     window: Window | None
@@ -112,6 +131,7 @@ class _Ingestion:
     log: Logger
 
     def run(self) -> Iterator[LoadReport]:
+        reach("lease-taken")
         earlier = self._open_load()
         if earlier is not None and (manifest := self._manifest_of(earlier)) is not None:
             self.log.info("Load %s had landed before; loading it from the landing.", earlier.load_id)
@@ -146,7 +166,7 @@ class _Ingestion:
     def _manifest_of(self, load: Load) -> Manifest | None:
         """The landing is asked, not the ledger: a run can die between the manifest and the ledger's note of it."""
         try:
-            return self.landing.manifest(self._place(load).manifest_key)
+            return self.destination.landing.manifest(self._place(load).manifest_key)
         except LandingCorruptError as error:
             self.log.warning("%s Its range is extracted again.", error)
             ledger.abandon(self.connection, load.load_id, str(error))
@@ -154,6 +174,7 @@ class _Ingestion:
 
     def _guarded(self, load: Load, manifest: Manifest | None) -> LoadReport:
         """Extract (or take from the landing) and commit; a failure is noted in the ledger on its way out."""
+        reach("load-begun")
         try:
             report = self._load_landed(load, manifest) if manifest else self._extract(load)
         except Exception as error:
@@ -174,17 +195,20 @@ class _Ingestion:
         extraction = self.source.extract(self.stream, request, self.connections)
         with self._attempt(load, extraction.format, extraction.columns) as attempt:
             files: dict[str, FileVersion] = {}
-            with self.landing.writer(self._place(load), load.attempt, extraction.format) as writer:
+            with self.destination.landing.writer(self._place(load), load.attempt, extraction.format) as writer:
                 landed = 0
                 for chunk in extraction.chunks:
                     rows = attempt.write(chunk)
+                    reach("chunk-copied")
                     writer.write(replace(chunk, rows=rows))
+                    reach("chunk-landed")
                     if chunk.file is not None:
                         files[chunk.file.path] = chunk.file
                     landed += rows
                     if landed // _PROGRESS_ROWS > (landed - rows) // _PROGRESS_ROWS:
                         self.log.info("%s rows so far.", f"{landed:,}")
                 attempt.finish()
+                reach("all-copied")
                 if attempt.rows != landed:
                     raise DataError(
                         f"{landed:,} rows were read and {attempt.rows:,} arrived in the warehouse.",
@@ -197,12 +221,14 @@ class _Ingestion:
                         cursor_from=load.cursor_from,
                         cursor_to=self._highest(attempt),
                     )
+                    reach("manifest-written")
                     self._note_landed(load, manifest)
+                    reach("landed-noted")
             return self._commit(load, attempt, tuple(files.values()))
 
     def _load_landed(self, load: Load, manifest: Manifest) -> LoadReport:
         with self._attempt(load, manifest.landing_format, manifest.source_columns) as attempt:
-            files = attempt.fill_from(self.landing, manifest)
+            files = attempt.fill_from(self.destination.landing, manifest)
             self._note_landed(load, manifest)
             return self._commit(load, attempt, files)
 
@@ -224,14 +250,17 @@ class _Ingestion:
         ledger.mark_landed(self.connection, load.load_id, self._place(load).manifest_key, manifest.rows, size)
 
     def _commit(self, load: Load, attempt: AttemptTable, files: tuple[FileVersion, ...]) -> LoadReport:
-        return commit(
-            self.connection,
-            self.lease,
-            attempt,
-            CommitRequest(
-                LoadContext(self.source.name, self.stream, load.load_id, self.window), load.cursor_from, files
-            ),
-        )
+        context = LoadContext(self.source.name, self.stream, load.load_id, self.window)
+        request = CommitRequest(context, load.cursor_from, files)
+        try:
+            return commit(self.connection, self.lease, attempt, request)
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            # If the connection broke while COMMIT was under way, only the ledger knows how it ended.
+            report = settle(self.destination.warehouse, request)
+            if report is None:
+                raise
+            self.log.warning("The connection broke at the commit of load %s; the ledger has it.", load.load_id)
+            return report
 
 
 def _observed(attempt: AttemptTable) -> list[Column]:

@@ -26,7 +26,7 @@ class WriteDisposition(StrEnum):
     """What a load does to the rows that are there already."""
 
     APPEND = "append"
-    """Rows are added; for events that never change. A repeated load adds nothing."""
+    """Rows are added; for events that never change. A row whose key is there already is left as it is."""
     MERGE = "merge"
     """Rows replace the older version with the same primary key."""
     REPLACE = "replace"
@@ -156,6 +156,11 @@ class Stream:
             raise ConfigurationError(
                 f"Stream `{self.name}` is `merge` but has no primary_key.",
                 remedy="Name the key columns, or use `append` or `replace`.",
+            )
+        if self.write is WriteDisposition.APPEND and self.cursor is not None and not self.primary_key:
+            raise ConfigurationError(
+                f"Stream `{self.name}` is `append` with a cursor but has no primary_key.",
+                remedy="Name the key columns: rows that share the watermark are read twice, and told by them.",
             )
         if self.write is WriteDisposition.REPLACE and self.cursor is not None:
             raise ConfigurationError(

@@ -481,6 +481,20 @@ def test_a_source_column_that_widens_is_followed_and_one_that_changes_kind_is_no
         load_table(source, connection, warehouse, destination)
 
 
+def test_an_appended_event_is_there_once_and_stays_as_it_came(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    connection = source_database(
+        "create table events (id int primary key, what text, at timestamptz);"
+        "insert into events values (1, 'a', '2024-01-01Z'), (2, 'b', '2024-01-02Z')"
+    )
+    source = erp(name="events", primary_key=("id",), write=WriteDisposition.APPEND, cursor=Cursor("at"))
+    load_table(source, connection, warehouse, destination)
+    connection.execute("insert into events values (3, 'c', '2024-01-02Z'); update events set what = 'x' where id = 2")
+    assert counts(load_table(source, connection, warehouse, destination)) == (2, 1, 0, 1, 0, 0)
+    assert raw(warehouse, "id, what", "raw_erp.events") == [(1, "a"), (2, "b"), (3, "c")]
+
+
 def test_an_appended_stream_gets_each_load_once(
     source_database: Prepare, warehouse: Warehouse, destination: Destination
 ) -> None:

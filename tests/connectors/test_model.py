@@ -61,6 +61,11 @@ def test_a_merge_stream_needs_a_key() -> None:
         Stream(name="orders")
 
 
+def test_an_append_stream_with_a_cursor_needs_a_key() -> None:
+    with pytest.raises(ConfigurationError, match="`append` with a cursor but has no primary_key"):
+        Stream(name="events", write=WriteDisposition.APPEND, cursor=Cursor("at"))
+
+
 def test_a_replace_stream_takes_neither_cursor_nor_windows() -> None:
     with pytest.raises(ConfigurationError, match="has a cursor"):
         Stream(name="orders", write=WriteDisposition.REPLACE, cursor=Cursor("changed_at"))

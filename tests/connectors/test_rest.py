@@ -18,7 +18,7 @@ from tests.conftest import Answer, Api, Request
 
 
 def read(api: Api, request: ExtractRequest | None = None, **definition: Any) -> list[bytes]:
-    stream = RestStream(**{"name": "things", "path": "/things", "write": WriteDisposition.APPEND, **definition})
+    stream = RestStream(**{"name": "things", "path": "/things", "primary_key": ("id",), **definition})
     source = RestSource(
         name="api",
         base_url=Setting("api_url"),
@@ -119,6 +119,6 @@ def test_the_watermark_becomes_a_parameter_less_the_lag(api: Api) -> None:
 
 def test_a_definition_with_half_of_what_it_needs_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="only one of cursor and since_parameter"):
-        RestStream(name="a", path="/", write=WriteDisposition.APPEND, cursor=Cursor("x"))
+        RestStream(name="a", path="/", primary_key=("x",), cursor=Cursor("x"))
     with pytest.raises(ConfigurationError, match="only one of event_time and window_parameters"):
         RestStream(name="a", path="/", write=WriteDisposition.APPEND, event_time="x")

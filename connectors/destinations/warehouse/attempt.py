@@ -7,7 +7,7 @@ even dead space, and the next run of the stream drops its table.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -220,7 +220,10 @@ class AttemptTable:
             [SCHEMA, self._label],
         ).fetchall()
         for (name,) in rows:
-            self._connection.execute(sql.SQL("drop table if exists {}").format(sql.Identifier(SCHEMA, name)))
+            # One that sleeps in the middle of its COPY holds a lock: its table is left to a later run.
+            with suppress(psycopg.errors.LockNotAvailable), self._connection.transaction():
+                self._connection.execute("set local lock_timeout = '1s'")
+                self._connection.execute(sql.SQL("drop table if exists {}").format(sql.Identifier(SCHEMA, name)))
 
     def fill_from(self, landing: Landing, manifest: Manifest) -> tuple[FileVersion, ...]:
         """Take all of a load from the landing.

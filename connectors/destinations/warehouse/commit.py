@@ -10,12 +10,15 @@ from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
+from sqlalchemy.engine import URL
 
 from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.columns import PAYLOAD, REJECTED, ROW
+from connectors.destinations.warehouse.connection import connect
 from connectors.destinations.warehouse.ledger import Lease, LoadReport
 from connectors.destinations.warehouse.merge import Merge
 from connectors.destinations.warehouse.raw_table import LoadContext, type_name
+from connectors.failpoints import reach
 from connectors.model import FileVersion
 
 
@@ -41,9 +44,26 @@ def commit(connection: psycopg.Connection, lease: Lease, attempt: AttemptTable, 
     """
     with connection.transaction():
         lease.check(connection)
-        if (report := _report_of(connection, request)) is not None:
-            return report
-        return _Commit(connection, attempt, request).run()
+        reach("commit-begun")
+        report = _report_of(connection, request) or _Commit(connection, attempt, request).run()
+    reach("committed")
+    return report
+
+
+def settle(warehouse: URL, request: CommitRequest) -> LoadReport | None:
+    """How a commit ended whose connection broke: the load's report if it is committed, None if it is not.
+
+    Raises:
+        DestinationUnavailableError: the warehouse does not answer, so it stays unknown; the next run finds out.
+    """
+    context = request.context
+    with connect(warehouse, f"settle {context.source}.{context.stream.name}") as connection:
+        # The commit holds this row: the lock is given when it has ended, one way or the other.
+        connection.execute(
+            "select from ops.streams where source = %s and stream = %s for update",
+            [context.source, context.stream.name],
+        )
+        return _report_of(connection, request)
 
 
 def _report_of(connection: psycopg.Connection, request: CommitRequest) -> LoadReport | None:
@@ -71,10 +91,14 @@ class _Commit:
     def run(self) -> LoadReport:
         merge = Merge(self._connection, self._attempt, self._context)
         merge.judge()
+        reach("rows-judged")
         quarantined = self._quarantine()
+        reach("rows-quarantined")
         counts = merge.write()
+        reach("rows-written")
         watermark = self._move_watermark(merge)
         self._remember_files()
+        reach("watermark-moved")
         report = LoadReport(
             source=self._context.source,
             stream=self._stream.name,
@@ -86,6 +110,7 @@ class _Commit:
             **counts,
         )
         self._record(report)
+        reach("load-recorded")
         self._connection.execute(sql.SQL("drop table {}").format(self._attempt.name))
         return report
 

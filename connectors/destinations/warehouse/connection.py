@@ -16,23 +16,30 @@ _SETTINGS = {
     "datestyle": "ISO",
     "client_min_messages": "warning",
     # A lock that a dead client left is waited out, not waited for.
-    "lock_timeout": "60s",
-    "idle_in_transaction_session_timeout": "10min",
+    "lock_timeout": "90s",
     # Notices a client that vanished while its statement runs, so that its locks go soon.
     "client_connection_check_interval": "5s",
 }
 
 
-def connect(url: URL, purpose: str, *, autocommit: bool = False) -> psycopg.Connection:
+IDLE_SECONDS = 60.0
+"""How long a client may say nothing within a transaction before the server ends it, and with it its locks. Shorter
+than `lock_timeout`: who waits for the locks of a client that sleeps outlasts it."""
+
+
+def connect(
+    url: URL, purpose: str, *, autocommit: bool = False, idle_seconds: float = IDLE_SECONDS
+) -> psycopg.Connection:
     """A connection; `purpose` is what `pg_stat_activity` shows.
 
     Raises:
         ConfigurationError: the warehouse refuses this user or has no such database.
         DestinationUnavailableError: it does not answer.
     """
+    settings = {**_SETTINGS, "idle_in_transaction_session_timeout": f"{idle_seconds * 1000:.0f}ms"}
     try:
         return psycopg.connect(
-            **psycopg_arguments(url, _SETTINGS), application_name=f"headwater {purpose}", autocommit=autocommit
+            **psycopg_arguments(url, settings), application_name=f"headwater {purpose}", autocommit=autocommit
         )
     except psycopg.OperationalError as error:
         text = " ".join(str(error).split())
@@ -65,6 +72,11 @@ def translated_errors() -> Iterator[None]:
         raise DestinationUnavailableError(
             f"The warehouse did not give a lock in time: {_line(error)}",
             remedy="See who holds it in pg_stat_activity; it is retried.",
+        ) from error
+    except psycopg.errors.IdleInTransactionSessionTimeout as error:
+        raise DestinationUnavailableError(
+            "This run was stopped within its transaction, and the warehouse ended its session. It committed nothing.",
+            remedy="Nothing needs to be done: the next run does the work.",
         ) from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise DestinationUnavailableError(

@@ -155,7 +155,7 @@ class Merge:
         counts = {**_NOTHING, "inserted": accepted}
         if self._stream.write is WriteDisposition.REPLACE and not self._key:
             counts["deleted"] = self._execute(sql.SQL("delete from {}").format(self._raw)).rowcount
-        if not self._key or self._stream.write is WriteDisposition.APPEND:
+        if not self._key:
             self._execute(self._insert(columns, types, sql.SQL("")), [self._context.load_id])
             return counts
         if self._stream.write is WriteDisposition.REPLACE:
@@ -186,7 +186,7 @@ class Merge:
         """Insert the accepted rows, of those with one key the latest."""
         latest: sql.Composable = sql.SQL("")
         order: sql.Composable = sql.SQL("")
-        if self._key and self._stream.write is not WriteDisposition.APPEND:
+        if self._key:
             key = self._typed(self._key, types)
             latest = sql.SQL("distinct on ({}) ").format(key)
             newest = (
@@ -213,7 +213,12 @@ class Merge:
         )
 
     def _on_conflict(self, types: Mapping[str, str]) -> sql.Composable:
-        """A row that is there already is replaced as a whole, if it differs and is not newer than what came."""
+        """A row that is there already is replaced as a whole, if it differs and is not newer than what came.
+
+        In an `append` stream it stays as it is: events do not change.
+        """
+        if self._stream.write is WriteDisposition.APPEND:
+            return sql.SQL("on conflict ({}) do nothing").format(_names(self._key))
         changing = [name for name in types if name not in self._key]
         alive = sql.SQL("t.{} is not null").format(sql.Identifier(DELETED_AT))
         differs = sql.SQL("({}) is distinct from ({})").format(

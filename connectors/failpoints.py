@@ -1,0 +1,41 @@
+"""Named instants of a load, at which a test can kill or stop the process that reaches them.
+
+Promises such as "a kill at any instant leaves raw as it was" are only worth something when the instants can be hit.
+HEADWATER_FAILPOINT names one, as `rows-written` or `chunk-landed:3` (the third time); HEADWATER_FAILPOINT_SIGNAL the
+signal that the process sends itself, KILL unless it says otherwise. Without the variable nothing is done or counted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+
+FAILPOINTS = (
+    "lease-taken",
+    "load-begun",
+    "chunk-copied",
+    "chunk-landed",
+    "all-copied",
+    "manifest-written",
+    "landed-noted",
+    "commit-begun",
+    "rows-judged",
+    "rows-quarantined",
+    "rows-written",
+    "watermark-moved",
+    "load-recorded",
+    "committed",
+)
+"""In the order in which a load reaches them."""
+
+_name, _, _count = os.environ.get("HEADWATER_FAILPOINT", "").partition(":")
+_reached: Counter[str] = Counter()
+
+
+def reach(name: str) -> None:
+    """Say that the load is here."""
+    if name == _name:
+        _reached[name] += 1
+        if _reached[name] == int(_count or 1):
+            os.kill(os.getpid(), signal.Signals[f"SIG{os.environ.get('HEADWATER_FAILPOINT_SIGNAL', 'KILL')}"])
