@@ -315,6 +315,14 @@ def test_the_single_commands_of_the_readme_work_again_and_again(demo: Demo, show
     assert len(after) == 5
 
 
+def test_dbt_runs_by_hand_beside_the_real_schemas(demo: Demo, shown: str) -> None:
+    demo.run(
+        ". .headwater/env; cd dbt; HEADWATER_SCHEMA_PREFIX=me dbt --quiet build"
+        f" --select stg_operations_db__airlines --target-path {demo.home}/tmp/by_hand --log-path {demo.home}/tmp/by_hand"
+    )
+    assert demo.query("select count(*) from me_staging.stg_operations_db__airlines") == [(16,)]
+
+
 def test_a_bucket_and_its_credentials_are_kept_by_blocks(demo: Demo, shown: str) -> None:
     script = """
 from connectors.connections import EnvironmentConnections, ObjectStore

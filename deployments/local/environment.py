@@ -52,6 +52,9 @@ def stack_variables(home: Path, *, postgres_port: int, prefect_port: int, secret
         "HEADWATER_WAREHOUSE_HOST": LOOPBACK,
         "HEADWATER_WAREHOUSE_PORT": str(postgres_port),
         "HEADWATER_WAREHOUSE_DATABASE": WAREHOUSE,
+        # What dbt/profiles.yml reads, for those who run dbt by hand.
+        "HEADWATER_TRANSFORMER_USER": role_name("transformer"),
+        "DBT_ENV_SECRET_HEADWATER_TRANSFORMER_PASSWORD": secrets.password(role_name("transformer")),
         **{
             f"HEADWATER_WAREHOUSE_{role.upper()}_URL": database_url(
                 postgres_port, WAREHOUSE, role_name(role), secrets.password(role_name(role))
