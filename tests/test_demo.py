@@ -316,9 +316,10 @@ def test_the_single_commands_of_the_readme_work_again_and_again(demo: Demo, show
 
 
 def test_dbt_runs_by_hand_beside_the_real_schemas(demo: Demo, shown: str) -> None:
+    folder = demo.home / "dbt" / "by_hand"
     demo.run(
         ". .headwater/env; cd dbt; HEADWATER_SCHEMA_PREFIX=me dbt --quiet build"
-        f" --select stg_operations_db__airlines --target-path {demo.home}/tmp/by_hand --log-path {demo.home}/tmp/by_hand"
+        f" --select stg_operations_db__airlines --target-path {folder} --log-path {folder}"
     )
     assert demo.query("select count(*) from me_staging.stg_operations_db__airlines") == [(16,)]
 
