@@ -102,18 +102,7 @@ def ingest(
                 idle_seconds=lease_seconds,
             ) as connection,
         ):
-            ingestion = _Ingestion(
-                source,
-                stream,
-                connections,
-                destination,
-                lease,
-                connection,
-                window,
-                run,
-                log,
-            )
-            return list(ingestion.run())
+            return list(_Ingestion(source, stream, connections, destination, lease, connection, window, run, log).run())
     except HeadwaterError as error:
         raise error.at(source=source.name, stream=stream.name, window=window) from error.__cause__
 
@@ -137,9 +126,8 @@ class _Ingestion:
             self.log.info("Load %s had landed before; loading it from the landing.", earlier.load_id)
             try:
                 yield self._guarded(self._begin(earlier.load_id), manifest)
-            except LandingCorruptError as error:
-                self.log.warning("%s Its range is extracted again.", error)
-                ledger.abandon(self.connection, earlier.load_id, str(error))
+            except DataError as error:  # damaged since, or refused as before: the source may have mended it
+                self._give_up(earlier, error)
             earlier = None
         yield self._guarded(self._begin(earlier.load_id if earlier else uuid7()), None)
 
@@ -151,13 +139,7 @@ class _Ingestion:
 
     def _begin(self, load_id: UUID) -> Load:
         return ledger.begin_load(
-            self.connection,
-            load_id,
-            self.source.name,
-            self.stream.name,
-            self.window,
-            self._watermark(),
-            self.run_id,
+            self.connection, load_id, self.source.name, self.stream.name, self.window, self._watermark(), self.run_id
         )
 
     def _place(self, load: Load) -> LoadPlace:
@@ -168,9 +150,12 @@ class _Ingestion:
         try:
             return self.destination.landing.manifest(self._place(load).manifest_key)
         except LandingCorruptError as error:
-            self.log.warning("%s Its range is extracted again.", error)
-            ledger.abandon(self.connection, load.load_id, str(error))
+            self._give_up(load, error)
             return None
+
+    def _give_up(self, load: Load, error: DataError) -> None:
+        self.log.warning("%s Its range is extracted again.", error)
+        ledger.abandon(self.connection, load.load_id, self._place(load).manifest_key, str(error))
 
     def _guarded(self, load: Load, manifest: Manifest | None) -> LoadReport:
         """Extract (or take from the landing) and commit; a failure is noted in the ledger on its way out."""

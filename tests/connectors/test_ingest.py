@@ -153,6 +153,31 @@ def test_too_many_bad_rows_fail_the_load_and_commit_nothing(
     assert warehouse.query("select count(*) from ops.quarantine") == [(0,)]
 
 
+def test_a_load_that_was_refused_is_read_anew_once_the_source_is_put_right(
+    api: Api, warehouse: Warehouse, destination: Destination
+) -> None:
+    shop = Shop(api, [order(1), order(2, at="noon")])
+    for _ in range(2):
+        with pytest.raises(ContractViolationError, match="1 of 2 rows break the contract"):
+            load(shop_source(), api, destination)
+    shop.orders[1] = order(2)
+    assert counts(load(shop_source(), api, destination)) == (2, 2, 0, 0, 0, 0)
+    assert [status for status, _ in loads(warehouse)] == ["failed", "failed", "loaded"]
+
+
+def test_a_load_that_was_refused_is_taken_from_the_landing_once_the_definition_is_put_right(
+    api: Api, warehouse: Warehouse, destination: Destination
+) -> None:
+    Shop(api, [order(1), order(2, at="noon")])
+    with pytest.raises(ContractViolationError):
+        load(shop_source(), api, destination)
+    asked = len(api.requests)
+    corrected = shop_source(columns={"changed": "timestamptz"})
+    ingest(corrected, corrected.streams[0], connections(api), destination)
+    assert raw(warehouse, "id, at") == [(1, "2024-01-01T00:00:00Z"), (2, "noon")]
+    assert len(api.requests) == asked + 1, "only for what came after"
+
+
 def test_a_row_without_its_key_is_quarantined(api: Api, warehouse: Warehouse, destination: Destination) -> None:
     shop = Shop(api, [order(n) for n in range(3)])
     shop.orders.append({**order(0), "id": None, "changed": "2024-03-01T00:00:00Z"})

@@ -296,11 +296,12 @@ def mark_landed(connection: psycopg.Connection, load_id: UUID, manifest_key: str
     )
 
 
-def abandon(connection: psycopg.Connection, load_id: UUID, message: str) -> None:
-    """Give up a load whose landing cannot be read; its range is extracted anew, as another load."""
+def abandon(connection: psycopg.Connection, load_id: UUID, manifest_key: str, message: str) -> None:
+    """Give up a load that has landed and cannot be loaded; its range is extracted anew, as another load."""
     connection.execute(
-        "update ops.loads set status = 'failed', error = %s where load_id = %s and status <> 'loaded'",
-        [message[:4000], load_id],
+        "update ops.loads set status = 'failed', manifest_key = %s, error = %s"
+        " where load_id = %s and status <> 'loaded'",
+        [manifest_key, message[:4000], load_id],
     )
 
 
