@@ -96,6 +96,8 @@ class RetryPolicy:
     connect_timeout: float = 5.0
     read_timeout: float = 30.0
     """Seconds without a byte."""
+    total_timeout: float = 300.0
+    """Seconds for one whole answer: a source that sends a byte now and then is given up too."""
 
 
 class _RetryAfterError(SourceUnavailableError):
@@ -184,9 +186,17 @@ class HttpClient:
 
     def _once(self, path: str, parameters: Mapping[str, str]) -> bytes:
         started = time.monotonic()
+        body = bytearray()
         try:
-            response = self._client.get(path, params=dict(parameters))
-        except httpx.RemoteProtocolError as error:
+            with self._client.stream("GET", path, params=dict(parameters)) as response:
+                for block in response.iter_bytes():
+                    body += block
+                    if time.monotonic() - started > (limit := self._policy.total_timeout):
+                        raise SourceUnavailableError(
+                            f"{self._origin}{path} did not finish its answer within {limit:.0f} s.",
+                            remedy="It is retried; if it lasts, ask for smaller pages.",
+                        )
+        except (httpx.RemoteProtocolError, httpx.DecodingError) as error:
             raise MalformedResponseError(
                 f"The answer of {self._origin}{path} broke off: {error}.",
                 remedy="It is retried; if it lasts, ask for smaller pages.",
@@ -199,8 +209,8 @@ class HttpClient:
             ) from error
         action, meaning, remedy = action_for(response.status_code)
         if action is Action.ACCEPT:
-            return response.content
-        what = f"{self._origin}{path} answered {response.status_code}. {meaning}{self._own_words(response)}"
+            return bytes(body)
+        what = f"{self._origin}{path} answered {response.status_code}. {meaning}{self._own_words(body)}"
         raise self._refusal(action, what, remedy, response)
 
     def _refusal(self, action: Action, what: str, remedy: str, response: httpx.Response) -> HeadwaterError:
@@ -219,9 +229,9 @@ class HttpClient:
         waiting.seconds = seconds
         return waiting
 
-    def _own_words(self, response: httpx.Response) -> str:
+    def _own_words(self, body: bytes | bytearray) -> str:
         """The first words of a refusal, on one line, less our credentials: it usually names the parameter at fault."""
-        text = response.text
+        text = body.decode("utf-8", "replace")
         for value in self._credentials.values():
             text = text.replace(value, "***")
         text = " ".join(text[:300].split())

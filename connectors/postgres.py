@@ -34,6 +34,8 @@ _SETTINGS = {
     "datestyle": "ISO",
     # A snapshot left open by a dead client would hold back the source's vacuum.
     "idle_in_transaction_session_timeout": "5min",
+    # Whoever alters the table at the source is waited out with a bound.
+    "lock_timeout": "60s",
 }
 
 _COLUMNS = """

@@ -24,7 +24,6 @@ from tasks.credentials import WAREHOUSE_TRANSFORMER, PrefectConnections
 DBT_PROJECT = Path(os.environ.get("HEADWATER_DBT_PROJECT") or Path(__file__).resolve().parent.parent / "dbt")
 DBT_TARGET = Path(os.environ.get("HEADWATER_DBT_TARGET") or DBT_PROJECT / "target")
 """Where dbt leaves its artifacts: apart from those of a developer who runs dbt by hand, if the variable is set."""
-DOCS = DBT_TARGET / "static_index.html"
 
 _BAD = {NodeStatus.Error, NodeStatus.Fail, NodeStatus.RuntimeErr}
 _MOST_NAMED = 5
@@ -85,7 +84,7 @@ def build(*, select: str | None = None, full_refresh: bool = False) -> BuildRepo
 
 @task(name="write dbt docs", cache_policy=NO_CACHE, persist_result=False)
 def write_docs() -> None:
-    """Write the project's documentation, with what the warehouse holds, as one page: `DOCS`.
+    """Write the project's documentation, with what the warehouse holds, as one page: `static_index.html`.
 
     Raises:
         ConfigurationError: dbt could not write it.

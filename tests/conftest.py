@@ -1,6 +1,7 @@
 """What tests stand on: a real PostgreSQL, a migrated warehouse of their own, a landing, a real HTTP server.
 
 HEADWATER_TEST_POSTGRES points the suite at another server, as postgresql://superuser:password@host:port/postgres.
+It must be one to throw away: Headwater's five roles are given a test's password there.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -188,7 +189,7 @@ class Request:
 
 @dataclass(slots=True)
 class Answer:
-    """What the API says: a body (bytes as they are, anything else as JSON), or a connection that breaks off."""
+    """What the API says: a body (bytes as they are, a function that writes them, anything else as JSON)."""
 
     body: Any
     status: int = 200
@@ -219,6 +220,14 @@ def api() -> Iterator[Api]:
             request = Request(parts.path, dict(parse_qsl(parts.query)), dict(self.headers.items()))
             served.requests.append(request)
             answer = served.answer(request)
+            if callable(answer.body):
+                self.send_response(answer.status)
+                self.send_header("Content-Length", "1000000")
+                self.end_headers()
+                with suppress(OSError):  # a client that has had enough hangs up
+                    answer.body(self.wfile)
+                self.close_connection = True
+                return
             body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
             self.send_response(answer.status)
             for name, value in answer.headers.items():
@@ -241,8 +250,3 @@ def api() -> Iterator[Api]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-@pytest.fixture
-def now() -> datetime:
-    return datetime.now(UTC)

@@ -388,11 +388,12 @@ def test_a_schedule_fires_without_hands(demo: Demo, shown: str) -> None:
         demo.prefect(f"deployments/{deployment['id']}/schedules/{made['id']}", method="DELETE")
 
 
-def test_a_port_that_is_taken_and_a_full_disk_are_said(demo: Demo, shown: str) -> None:
-    """The stack's own tests cover the causes; here, that the command ends with one message and without a traceback."""
-    outcome = demo.shell("HEADWATER_HOME=/proc/nowhere .venv/bin/headwater demo")
-    assert outcome.returncode == 1
-    assert outcome.stderr.startswith("error: ")
+def test_what_keeps_the_stack_from_starting_is_one_message_and_no_traceback(demo: Demo, shown: str) -> None:
+    """The causes are tested with the stack (tests/deployments/local); here, how the command ends."""
+    outcome = demo.shell("HEADWATER_HOME=/proc/nowhere make demo")
+    assert outcome.returncode != 0
+    assert outcome.stderr.startswith("error: The state folder cannot be made or written")
+    assert "What to do:" in outcome.stderr
     assert "Traceback" not in outcome.stderr
 
 

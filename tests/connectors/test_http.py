@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import IO
 
 import pytest
 from hypothesis import given
@@ -100,6 +101,27 @@ def test_a_source_that_never_answers_is_given_up(api: Api) -> None:
     with pytest.raises(SourceUnavailableError, match="did not answer within"):
         get(api, RetryPolicy(attempts=2, wait_initial=0.01, wait_max=0.02, read_timeout=0.1))
     assert len(api.requests) == 2
+
+
+def test_a_source_that_drips_is_given_up(api: Api) -> None:
+    def drip(wfile: IO[bytes]) -> None:
+        for _ in range(50):
+            wfile.write(b" ")
+            wfile.flush()
+            time.sleep(0.05)
+
+    api.answer = lambda _: Answer(drip)
+    policy = RetryPolicy(attempts=2, wait_initial=0.01, wait_max=0.02, read_timeout=1, total_timeout=0.3)
+    with pytest.raises(SourceUnavailableError, match="did not finish its answer within"):
+        get(api, policy)
+    assert len(api.requests) == 2
+
+
+def test_a_body_that_cannot_be_decompressed_is_refused(api: Api) -> None:
+    api.answer = lambda _: Answer(b"no gzip", headers={"Content-Encoding": "gzip"})
+    with pytest.raises(MalformedResponseError, match="broke off"):
+        get(api)
+    assert len(api.requests) == QUICK.attempts
 
 
 def test_credentials_are_sent_and_never_repeated_in_a_message(api: Api) -> None:

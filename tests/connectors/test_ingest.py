@@ -140,6 +140,23 @@ def test_a_bad_row_goes_to_quarantine_with_its_reason_and_the_rest_is_loaded(
     assert {load_id for *_, load_id in rejected} == {report.load_id}
 
 
+def test_a_value_that_its_declared_type_would_round_is_quarantined(
+    api: Api, warehouse: Warehouse, destination: Destination
+) -> None:
+    source = shop_source(
+        columns={"changed": "timestamptz", "at": "timestamptz", "total": "numeric(6,2)"}, reject_limit=0.5
+    )
+    fine = [order(1, total=1.25), order(2, total=1.1), order(3, total=None), order(4, at="2024-01-01T00:00:00.123456Z")]
+    shop = [*fine, order(5, total=1.255), order(6, at="2024-01-01T00:00:00.1234567Z"), order(7, total=123456)]
+    Shop(api, shop)
+    assert counts(load(source, api, destination)) == (7, 4, 0, 0, 0, 3)
+    assert raw(warehouse, "id, total::text") == [(1, "1.25"), (2, "1.10"), (3, None), (4, None)]
+    [(_, first), (_, second), (_, third)] = warehouse.query("select row_in_load, reason from ops.quarantine order by 1")
+    assert first == "column total: more digits than numeric(6,2) holds"
+    assert second == "column at: more digits than timestamp with time zone holds"
+    assert third.startswith("column total: numeric field overflow")
+
+
 def test_too_many_bad_rows_fail_the_load_and_commit_nothing(
     api: Api, warehouse: Warehouse, destination: Destination
 ) -> None:
@@ -504,6 +521,21 @@ def test_a_source_column_that_widens_is_followed_and_one_that_changes_kind_is_no
     connection.execute("alter table t alter n type text")
     with pytest.raises(ContractViolationError, match="changed `n` from bigint to text, and raw cannot follow"):
         load_table(source, connection, warehouse, destination)
+
+
+def test_a_table_s_column_is_not_squeezed_into_a_narrower_declared_type(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    connection = source_database(
+        "create table t (id int primary key, n numeric(9, 4)); insert into t values (1, 1.2345)"
+    )
+    with pytest.raises(ContractViolationError, match=r"declared as numeric\(9,2\), and the source's numeric\(9,4\)"):
+        load_table(
+            erp(name="t", primary_key=("id",), columns={"n": "numeric(9,2)"}), connection, warehouse, destination
+        )
+    wider = erp(name="t", primary_key=("id",), columns={"n": "numeric(12,4)", "id": "bigint"})
+    load_table(wider, connection, warehouse, destination)
+    assert raw(warehouse, "id, n::text, pg_typeof(id)::text", "raw_erp.t") == [(1, "1.2345", "bigint")]
 
 
 def test_an_appended_event_is_there_once_and_stays_as_it_came(

@@ -54,6 +54,24 @@ def connect(
         ) from error
 
 
+def column_types(connection: psycopg.Connection, schema: str, relation: str) -> dict[str, str]:
+    """Type by column of a table or view, in their order; empty when there is none that this role may look up."""
+    return dict(
+        connection.execute(
+            """
+            select a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod)
+            from pg_catalog.pg_attribute a
+            join pg_catalog.pg_class c on c.oid = a.attrelid
+            join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+            where n.nspname = %s and c.relname = %s and c.relkind in ('r', 'p', 'v', 'm')
+              and a.attnum > 0 and not a.attisdropped
+            order by a.attnum
+            """,
+            [schema, relation],
+        ).fetchall()
+    )
+
+
 @contextmanager
 def translated_errors() -> Iterator[None]:
     """Turns the database's own errors into ours, where they say that the warehouse is at fault.

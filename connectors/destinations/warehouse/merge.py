@@ -19,6 +19,7 @@ from connectors.destinations.warehouse.columns import (
     column_name,
     inferred_type,
     needs_check,
+    widens,
 )
 from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, type_name
 from connectors.model import WriteDisposition
@@ -83,7 +84,7 @@ class Merge:
         """
         declared = self._table.declared_types()
         if (typed := self._attempt.types) is not None:
-            return {**typed, **{name: kind for name, kind in declared.items() if name in typed}}
+            return {name: self._declared_for(name, kind, declared.get(name)) for name, kind in typed.items()}
         kinds = self._attempt.kinds
         types: dict[str, str] = {}
         for name in self._attempt.columns:
@@ -95,6 +96,17 @@ class Merge:
             if kind is not None:
                 types[name] = kind
         return {**types, **{name: kind for name, kind in declared.items() if name not in types}}
+
+    def _declared_for(self, name: str, source: str, declared: str | None) -> str:
+        """The type of a column that the source has typed: the declared one, if it holds all that the source's does."""
+        if declared is None or declared == source:
+            return source
+        if declared != "text" and not widens(source, declared):
+            raise self._context.violation(
+                f"`{name}` is declared as {declared}, and the source's {source} does not fit into it unchanged.",
+                "Correct the stream's columns: name a wider type, text, or none.",
+            )
+        return declared
 
     def _has_columns_it_relies_on(self, incoming: Mapping[str, str]) -> bool:
         """Whether the load brought the key and the cursor; a load of no rows need not have.
@@ -277,9 +289,18 @@ def _unfit(name: str, kind: str) -> sql.Composed:
         return sql.SQL("when {} not in ('true', 'false') then {}").format(
             column, sql.Literal(f"column {name}: not true or false")
         )
-    return sql.SQL("when not pg_input_is_valid({0}, {1}) then {2} || (pg_input_error_info({0}, {1})).message").format(
-        column, sql.Literal(kind), sql.Literal(f"column {name}: ")
-    )
+    invalid = sql.SQL(
+        "when not pg_input_is_valid({0}, {1}) then {2} || (pg_input_error_info({0}, {1})).message"
+    ).format(column, sql.Literal(kind), sql.Literal(f"column {name}: "))
+    # Values that the type would take and round: raw holds what the source said, or does not hold it.
+    if kind.startswith("numeric("):
+        rounds = sql.SQL("{0}::numeric <> {0}::{1}").format(column, type_name(kind))
+    elif kind.startswith("time"):
+        rounds = sql.SQL("{} ~ {}").format(column, sql.Literal(r"\.\d{7}"))
+    else:
+        return invalid
+    too_fine = sql.Literal(f"column {name}: more digits than {kind} holds")
+    return sql.SQL("{} when {} then {}").format(invalid, rounds, too_fine)
 
 
 def _names(columns: Iterable[str]) -> sql.Composed:

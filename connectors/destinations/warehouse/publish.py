@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 from sqlalchemy.engine import URL
 
-from connectors.destinations.warehouse.connection import connect, translated_errors
+from connectors.destinations.warehouse.connection import column_types, connect, translated_errors
 from connectors.errors import ConfigurationError, DataError
 
 _PUBLISHED, _SERVING = "published", "serving"
@@ -90,10 +90,12 @@ def publish(publisher: URL, marts: Sequence[Mart], *, invocation_id: str, run: s
                 f"The mart `{mart.name}` has no primary key.",
                 remedy="Give it a constraint `type: primary_key` with its columns in its yml.",
             )
-    with translated_errors(), connect(publisher, "publish") as connection:
+    with translated_errors(), connect(publisher, "publish", autocommit=True) as connection:
+        # Before the transaction, whose snapshot would otherwise be older than what the one before has published. The
+        # lock goes with the session.
+        connection.execute("select pg_advisory_lock(hashtextextended('headwater.publish', 0))")
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         with connection.transaction():
-            connection.execute("select pg_advisory_xact_lock(hashtextextended('headwater.publish', 0))")
             row = connection.execute("select coalesce(max(generation), 0) + 1 from ops.publishes").fetchone()
             generation = int(row[0]) if row else 1
             connection.execute(
@@ -109,13 +111,13 @@ def publish(publisher: URL, marts: Sequence[Mart], *, invocation_id: str, run: s
 def _publish_mart(connection: psycopg.Connection, mart: Mart, generation: int) -> MartReport:
     source = sql.Identifier(mart.schema, mart.name)
     target = sql.Identifier(_PUBLISHED, mart.name)
-    columns = _columns(connection, mart.schema, mart.name)
+    columns = column_types(connection, mart.schema, mart.name)
     if not columns:
         raise ConfigurationError(
             f"There is no mart {mart.schema}.{mart.name} that the publisher may read.",
             remedy="Run the transform first: `prefect deployment run 'transform/nyc'`.",
         )
-    if _columns(connection, _PUBLISHED, mart.name) != columns:
+    if column_types(connection, _PUBLISHED, mart.name) != columns:
         _create_published(connection, mart, columns)
     _check_key(connection, mart, source)
     counts = _synchronise(connection, source, target, mart.key, list(columns))
@@ -143,22 +145,6 @@ def _check_key(connection: psycopg.Connection, mart: Mart, source: sql.Identifie
             f"The key ({', '.join(mart.key)}) of the mart `{mart.name}` is not unique, or null: see {row}.",
             remedy="Correct the model, and give it a test of its key; nothing was published.",
         )
-
-
-def _columns(connection: psycopg.Connection, schema: str, table: str) -> dict[str, str]:
-    rows = connection.execute(
-        """
-        select a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod)
-        from pg_catalog.pg_attribute a
-        join pg_catalog.pg_class c on c.oid = a.attrelid
-        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-        where n.nspname = %s and c.relname = %s and c.relkind in ('r', 'v', 'm') and a.attnum > 0
-          and not a.attisdropped
-        order by a.attnum
-        """,
-        [schema, table],
-    ).fetchall()
-    return dict(rows)
 
 
 def _create_published(connection: psycopg.Connection, mart: Mart, columns: Mapping[str, str]) -> None:
@@ -217,7 +203,8 @@ def _create_view(connection: psycopg.Connection, mart: Mart, columns: Sequence[s
     """The view, the grant and the comments; left alone where they are as they should be, for they lock readers out."""
     view = sql.Identifier(_SERVING, mart.name)
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
-    if list(_columns(connection, _SERVING, mart.name)) != list(columns):
+    if list(column_types(connection, _SERVING, mart.name)) != list(columns):
+        connection.execute(sql.SQL("drop view if exists {}").format(view))
         connection.execute(
             sql.SQL("create view {} as select {} from {}").format(view, names, sql.Identifier(_PUBLISHED, mart.name))
         )
@@ -254,7 +241,7 @@ def _take_away(connection: psycopg.Connection, kept: set[str]) -> None:
 
 
 def _create_data_status(connection: psycopg.Connection) -> None:
-    if _columns(connection, _SERVING, DATA_STATUS):
+    if column_types(connection, _SERVING, DATA_STATUS):
         return
     view = sql.Identifier(_SERVING, DATA_STATUS)
     connection.execute(

@@ -13,6 +13,7 @@ import psycopg
 from psycopg import sql
 
 from connectors.destinations.warehouse.columns import DELETED_AT, LOAD_ID, LOADED_AT, OWN_COLUMNS, column_name, widens
+from connectors.destinations.warehouse.connection import column_types
 from connectors.errors import ContractViolationError
 from connectors.model import SchemaContract, Stream, Window
 
@@ -43,18 +44,8 @@ class LoadContext:
 
 def raw_columns(connection: psycopg.Connection, source: str, stream: str) -> dict[str, str]:
     """Type by data column of a stream's raw table, in order; empty when there is no table yet."""
-    rows = connection.execute(
-        """
-        select a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod)
-        from pg_catalog.pg_attribute a
-        join pg_catalog.pg_class c on c.oid = a.attrelid
-        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-        where n.nspname = %s and c.relname = %s and a.attnum > 0 and not a.attisdropped
-        order by a.attnum
-        """,
-        [f"raw_{source}", stream],
-    ).fetchall()
-    return {name: kind for name, kind in rows if name not in OWN_COLUMNS}
+    types = column_types(connection, f"raw_{source}", stream)
+    return {name: kind for name, kind in types.items() if name not in OWN_COLUMNS}
 
 
 def type_name(kind: str) -> sql.SQL:

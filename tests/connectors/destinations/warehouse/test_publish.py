@@ -97,6 +97,42 @@ def test_a_mart_that_changes_shape_is_served_in_its_new_shape(built: Warehouse) 
     assert read(built, "select total, note from serving.fct_orders where id = 1") == [("10", None)]
 
 
+def test_a_mart_whose_columns_change_places_is_served_in_the_new_order(built: Warehouse) -> None:
+    run(built)
+    change(
+        built,
+        "alter table marts.fct_orders add id2 int; update marts.fct_orders set id2 = id;"
+        "alter table marts.fct_orders drop id; alter table marts.fct_orders rename id2 to id",
+    )
+    run(built)
+    with built.connect("reader") as connection:
+        described = connection.execute("select * from serving.fct_orders limit 0").description
+    assert [column.name for column in described or ()] == ["total", "kind", "id"]
+    assert read(built, "select count(*) from serving.fct_orders") == [(100,)]
+
+
+def test_two_publishers_at_once_take_turns(built: Warehouse) -> None:
+    run(built)
+    change(built, "update marts.fct_orders set total = total + 1")
+    reports: list[PublishReport | Exception] = []
+
+    def work() -> None:
+        try:
+            reports.append(publish(built.url("publisher"), (FACTS, SUMS), invocation_id="test"))
+        except Exception as error:  # noqa: BLE001 - looked at below
+            reports.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    published = [report for report in reports if isinstance(report, PublishReport)]
+    assert len(published) == 4, reports
+    assert sorted(report.generation for report in published) == [2, 3, 4, 5]
+    assert sum(report.marts[0].updated for report in published) == 100
+
+
 def test_a_mart_that_is_no_longer_built_is_no_longer_served(built: Warehouse) -> None:
     run(built)
     run(built, SUMS)
