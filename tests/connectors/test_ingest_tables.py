@@ -1,0 +1,183 @@
+"""Tables of a PostgreSQL database in raw: every type, every disposition, changes of shape."""
+
+from __future__ import annotations
+
+import pytest
+
+from connectors.connections import EnvironmentConnections
+from connectors.errors import (
+    ConfigurationError,
+    ContractViolationError,
+)
+from connectors.ingest import Destination, ingest
+from connectors.model import Cursor, WriteDisposition
+from tests.conftest import Warehouse
+from tests.connectors.examples import (
+    Prepare,
+    counts,
+    erp,
+    load_table,
+    raw,
+)
+
+
+def test_a_table_arrives_with_its_types_bit_for_bit(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    connection = source_database(
+        """
+        create type mood as enum ('fine', 'Not So "Fine"');
+        create domain positive as integer check (value > 0);
+        create table things (
+            id bigint primary key, n numeric, n2 numeric(12, 3), d double precision, t text, v varchar(7), b bytea,
+            u uuid, ts timestamptz, dt date, i interval, j json, jb jsonb, a text[], aa integer[][], r int4range,
+            m mood, p positive, net inet, bits bit(3), "Strange Name" boolean
+        );
+        insert into things values
+        (1, 'NaN', 1.500, '-Infinity', E'tab\\t "quotes" \\\\ and \\n', '', '\\x00ff', gen_random_uuid(), 'infinity',
+         '-infinity', '1 mon -2 days 03:04:05.678', '{"a": 1, "a": 2}', '{"k": [1, 2.50]}', array['x', null, ''],
+         '{{1,2},{3,4}}', '[1,5)', 'Not So "Fine"', 7, '10.0.0.1/8', b'101', true),
+        (2, repeat('9', 5000)::numeric, null, 'NaN', null, null, null, null, null, null, null, null, null, null,
+         null, null, null, null, null, null, null);
+        """
+    )
+    report = load_table(erp(name="things", primary_key=("id",)), connection, warehouse, destination)
+    assert report.inserted == 2
+    columns = "id, n, n2, d, t, v, b, u, ts, dt, i, j, jb, a, aa, r, m, p, net, bits"
+    as_text = ", ".join(f"{name}::text" for name in columns.split(", "))
+    there = connection.execute(f'select {as_text}, "Strange Name" from things order by id'.encode()).fetchall()
+    assert raw(warehouse, f"{as_text}, strange_name", "raw_erp.things") == there
+    types = dict(
+        warehouse.query(
+            "select attname, format_type(atttypid, atttypmod) from pg_attribute"
+            " where attrelid = 'raw_erp.things'::regclass and attnum > 0"
+        )
+    )
+    assert types["n2"] == "numeric(12,3)"
+    assert types["aa"] == "integer[]"
+    assert types["m"] == types["p"] == "text", "an enum and a domain have no twin here"
+
+
+def test_a_table_is_read_incrementally_and_its_rows_updated(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    connection = source_database(
+        "create table planes (tail text primary key, seats integer, changed timestamptz);"
+        "insert into planes values ('a', 1, '2024-01-01Z'), ('b', 2, '2024-01-02Z'), ('c', 3, null)"
+    )
+    source = erp(name="planes", primary_key=("tail",), cursor=Cursor("changed"))
+    assert counts(load_table(source, connection, warehouse, destination)) == (3, 3, 0, 0, 0, 0)
+    connection.execute("update planes set seats = 20, changed = '2024-01-03Z' where tail = 'b'")
+    connection.execute("update planes set seats = 30 where tail = 'c'")
+    connection.execute("insert into planes values ('d', 4, '2024-01-02Z')")
+    report = load_table(source, connection, warehouse, destination)
+    assert counts(report) == (3, 1, 2, 0, 0, 0), "b changed, c has no cursor and changed, d shares the watermark"
+    assert raw(warehouse, "tail, seats", "raw_erp.planes") == [("a", 1), ("b", 20), ("c", 30), ("d", 4)]
+
+
+def test_a_replaced_table_loses_what_the_source_lost(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    connection = source_database(
+        "create table airlines (carrier text primary key, name text);"
+        "insert into airlines values ('AA', 'American'), ('UA', 'United')"
+    )
+    source = erp(name="airlines", primary_key=("carrier",), write=WriteDisposition.REPLACE)
+    load_table(source, connection, warehouse, destination)
+    before = raw(warehouse, "*", "raw_erp.airlines")
+    assert load_table(source, connection, warehouse, destination).moved == 0
+    assert raw(warehouse, "*", "raw_erp.airlines") == before, "an unchanged table is not written again"
+    connection.execute("delete from airlines where carrier = 'AA'; insert into airlines values ('B6', 'JetBlue')")
+    report = load_table(source, connection, warehouse, destination)
+    assert (report.inserted, report.deleted, report.unchanged) == (1, 1, 1)
+    assert raw(warehouse, "carrier", "raw_erp.airlines") == [("B6",), ("UA",)]
+
+
+def test_a_replaced_table_that_is_suddenly_empty_is_not_believed(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    connection = source_database("create table t (id int primary key); insert into t values (1)")
+    source = erp(name="t", primary_key=("id",), write=WriteDisposition.REPLACE)
+    load_table(source, connection, warehouse, destination)
+    connection.execute("delete from t")
+    with pytest.raises(ContractViolationError, match="no rows any more"):
+        load_table(source, connection, warehouse, destination)
+    assert len(raw(warehouse, "*", "raw_erp.t")) == 1
+
+
+def test_a_source_column_that_widens_is_followed_and_one_that_changes_kind_is_not(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    connection = source_database(
+        "create table t (id int primary key, n int, s varchar(3)); insert into t values (1, 1)"
+    )
+    source = erp(name="t", primary_key=("id",))
+    load_table(source, connection, warehouse, destination)
+    connection.execute("alter table t alter n type bigint, alter s type varchar(9), add extra date")
+    connection.execute("insert into t values (2, 3000000000, 'longer', '2024-01-01')")
+    assert load_table(source, connection, warehouse, destination).inserted == 1
+    changes = warehouse.query("select column_name, change, to_type from ops.schema_changes order by id")
+    assert changes == [
+        ("n", "widened", "bigint"),
+        ("s", "widened", "character varying(9)"),
+        ("extra", "added", "date"),
+    ]
+    connection.execute("alter table t alter n type text")
+    with pytest.raises(ContractViolationError, match="changed `n` from bigint to text, and raw cannot follow"):
+        load_table(source, connection, warehouse, destination)
+
+
+def test_a_table_s_column_is_not_squeezed_into_a_narrower_declared_type(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    connection = source_database(
+        "create table t (id int primary key, n numeric(9, 4)); insert into t values (1, 1.2345)"
+    )
+    with pytest.raises(ContractViolationError, match=r"declared as numeric\(9,2\), and the source's numeric\(9,4\)"):
+        load_table(
+            erp(name="t", primary_key=("id",), columns={"n": "numeric(9,2)"}), connection, warehouse, destination
+        )
+    wider = erp(name="t", primary_key=("id",), columns={"n": "numeric(12,4)", "id": "bigint"})
+    load_table(wider, connection, warehouse, destination)
+    assert raw(warehouse, "id, n::text, pg_typeof(id)::text", "raw_erp.t") == [(1, "1.2345", "bigint")]
+
+
+def test_an_appended_event_is_there_once_and_stays_as_it_came(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    connection = source_database(
+        "create table events (id int primary key, what text, at timestamptz);"
+        "insert into events values (1, 'a', '2024-01-01Z'), (2, 'b', '2024-01-02Z')"
+    )
+    source = erp(name="events", primary_key=("id",), write=WriteDisposition.APPEND, cursor=Cursor("at"))
+    load_table(source, connection, warehouse, destination)
+    connection.execute("insert into events values (3, 'c', '2024-01-02Z'); update events set what = 'x' where id = 2")
+    assert counts(load_table(source, connection, warehouse, destination)) == (2, 1, 0, 1, 0, 0)
+    assert raw(warehouse, "id, what", "raw_erp.events") == [(1, "a"), (2, "b"), (3, "c")]
+
+
+def test_an_appended_stream_gets_each_load_once(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    connection = source_database("create table events (what text); insert into events values ('a'), ('a')")
+    source = erp(name="events", write=WriteDisposition.APPEND)
+    assert load_table(source, connection, warehouse, destination).inserted == 2
+    assert raw(warehouse, "what", "raw_erp.events") == [("a",), ("a",)]
+
+
+def test_a_missing_table_or_column_is_named(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    connection = source_database("create table t (id int primary key)")
+    with pytest.raises(ConfigurationError, match='no table "public"."trains"'):
+        load_table(erp(name="trains", primary_key=("id",)), connection, warehouse, destination)
+    with pytest.raises(ConfigurationError, match="no column changed"):
+        load_table(erp(name="t", primary_key=("id",), cursor=Cursor("changed")), connection, warehouse, destination)
+
+
+def test_a_refused_password_is_said_without_saying_it(warehouse: Warehouse, destination: Destination) -> None:
+    url = warehouse.server.url.set(password="not-the-one").render_as_string(hide_password=False)
+    source = erp(name="t", primary_key=("id",))
+    with pytest.raises(ConfigurationError, match="refused the connection") as caught:
+        ingest(source, source.streams[0], EnvironmentConnections({"HEADWATER_ERP_URL": url}), destination)
+    assert "not-the-one" not in str(caught.value)
