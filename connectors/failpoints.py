@@ -14,6 +14,7 @@ from collections import Counter
 FAILPOINTS = (
     "lease-taken",
     "load-begun",
+    "table-made",
     "chunk-copied",
     "chunk-landed",
     "all-copied",

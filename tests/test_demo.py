@@ -267,26 +267,37 @@ def test_marts_built_step_by_step_equal_a_fresh_build(demo: Demo, shown: str) ->
     assert demo.fingerprints() == before
 
 
-@pytest.mark.parametrize(
-    ("deployment", "parameters", "says"),
-    [
-        ("ingest/flights-api", {"source": "trains_api"}, "no source `trains_api`. Use one of those registered"),
-        ("ingest/flights-api", {"streams": ["trains"]}, "no stream in source `flights_api` `trains`"),
-        ("ingest/flights-api", {"start": "last week", "end": "2013-07-02"}, "`last week`, is not a date"),
-        ("ingest/flights-api", {"start": "2013-07-02", "end": "2013-07-01"}, "is empty. The end is exclusive"),
-        ("ingest/flights-api", {"start": "2013-07-02"}, "only start was given"),
-        ("ingest/operations-db", {"start": "2013-07-01", "end": "2013-07-02"}, "no event_time is defined"),
-        ("transform/nyc", {"select": "fct_trains"}, "dbt selected nothing by `fct_trains`"),
-    ],
-)
-def test_bad_parameters_get_one_clear_error_and_change_nothing(
-    demo: Demo, shown: str, deployment: str, parameters: dict[str, Any], says: str
-) -> None:
-    run = demo.ended(demo.start(deployment, **parameters))
-    assert run["state_type"] == "FAILED"
-    assert says in run["state"]["message"]
-    for table in ("loads", "publishes"):
-        assert demo.query(f"select * from ops.{table} where run_id like '%{run['id']}%'") == []
+BAD_PARAMETERS = [
+    ("ingest", {"source": "trains_api"}, "no source `trains_api`. Use one of those registered"),
+    ("ingest", {"source": "flights_api", "streams": ["trains"]}, "no stream in source `flights_api` `trains`"),
+    ("ingest", {"source": "flights_api", "start": "last week", "end": "2013-07-02"}, "`last week`, is not a date"),
+    ("ingest", {"source": "flights_api", "start": "2013-07-02", "end": "2013-07-01"}, "The end is exclusive"),
+    ("ingest", {"source": "flights_api", "start": "2013-07-02"}, "only start was given"),
+    ("ingest", {"source": "operations_db", "start": "2013-07-01", "end": "2013-07-02"}, "no event_time is defined"),
+    ("transform", {"select": "fct_trains"}, "dbt selected nothing by `fct_trains`"),
+]
+
+
+def test_bad_parameters_get_one_clear_error_and_change_nothing(demo: Demo, shown: str) -> None:
+    """The first as a person would, through a deployment; all in one process, whose start is most of the time."""
+    through_deployment = demo.start("ingest/flights-api", start="2013-07-02", end="2013-07-01")
+    script = f"""
+from flows.ingest import ingest
+from flows.transform import transform
+flows = dict(ingest=ingest, transform=transform)
+for name, parameters, _ in {BAD_PARAMETERS!r}:
+    print("run", flows[name](**parameters, return_state=True).state_details.flow_run_id)
+"""
+    outcome = demo.shell(f". .headwater/env; python - <<'END'\n{script}\nEND")
+    runs = re.findall(r"^run (\S+)$", outcome.stdout, re.MULTILINE)
+    assert len(runs) == len(BAD_PARAMETERS), outcome.stderr
+    cases = [*zip(runs, [says for *_, says in BAD_PARAMETERS], strict=True), (through_deployment, "is empty")]
+    for run_id, says in cases:
+        run = demo.ended(run_id)
+        assert run["state_type"] == "FAILED"
+        assert says in run["state"]["message"]
+        for table in ("loads", "publishes"):
+            assert demo.query(f"select * from ops.{table} where run_id like '%{run_id}%'") == []
 
 
 def test_a_source_that_is_down_fails_the_run_with_its_name(demo: Demo, shown: str) -> None:
@@ -374,7 +385,7 @@ def test_a_schedule_fires_without_hands(demo: Demo, shown: str) -> None:
     soon = (datetime.now(UTC) + timedelta(seconds=5)).isoformat()
     [made] = demo.prefect(
         f"deployments/{deployment['id']}/schedules",
-        [{"schedule": {"interval": 20, "anchor_date": soon}, "active": True}],
+        [{"schedule": {"interval": 10, "anchor_date": soon}, "active": True}],
     )
     try:
         deadline = time.monotonic() + 120

@@ -20,6 +20,7 @@ from connectors.destinations.warehouse.columns import PAYLOAD, REJECTED, ROW, Ki
 from connectors.destinations.warehouse.raw_table import raw_columns
 from connectors.destinations.warehouse.records import CsvRecords, JsonLines, RecordParser, Rejected, escaped
 from connectors.errors import LandingCorruptError
+from connectors.failpoints import reach
 from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER
 from connectors.model import Chunk, Column, FileVersion, LandingFormat, Stream
 
@@ -93,12 +94,13 @@ class AttemptTable:
             sql.SQL("{} text").format(sql.Identifier(REJECTED)),
             sql.SQL("{} text").format(sql.Identifier(PAYLOAD)),
         ]
+        # One message is one transaction: a table without its label would never be found again.
         self._connection.execute(
-            sql.SQL("create unlogged table {} ({}) with (autovacuum_enabled = false)").format(
-                self.name, sql.SQL(", ").join([*own, *definitions])
-            )
+            sql.SQL(
+                "create unlogged table {0} ({1}) with (autovacuum_enabled = false); comment on table {0} is {2}"
+            ).format(self.name, sql.SQL(", ").join([*own, *definitions]), sql.Literal(self._label))
         )
-        self._connection.execute(sql.SQL("comment on table {} is {}").format(self.name, sql.Literal(self._label)))
+        reach("table-made")
         return self
 
     def __exit__(
