@@ -28,7 +28,7 @@ from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.columns import column_name, inferred_type
 from connectors.destinations.warehouse.commit import CommitRequest, commit, settle
 from connectors.destinations.warehouse.connection import connect, translated_errors
-from connectors.destinations.warehouse.ledger import LEASE_SECONDS, Lease, Load, LoadReport
+from connectors.destinations.warehouse.ledger import LEASE_SECONDS, Lease, Load, LoadReport, Purpose
 from connectors.destinations.warehouse.raw_table import LoadContext
 from connectors.errors import DataError, HeadwaterError, LandingCorruptError
 from connectors.failpoints import reach
@@ -121,7 +121,7 @@ class _Ingestion:
 
     def run(self) -> Iterator[LoadReport]:
         reach("lease-taken")
-        earlier = self._open_load()
+        earlier = ledger.open_load(self.connection, self._purpose())
         if earlier is not None and (manifest := self._manifest_of(earlier)) is not None:
             self.log.info("Load %s had landed before; loading it from the landing.", earlier.load_id)
             try:
@@ -131,16 +131,12 @@ class _Ingestion:
             earlier = None
         yield self._guarded(self._begin(earlier.load_id if earlier else uuid7()), None)
 
-    def _open_load(self) -> Load | None:
-        return ledger.open_load(self.connection, self.source.name, self.stream.name, self.window, self._watermark())
-
-    def _watermark(self) -> str | None:
-        return None if self.window else ledger.watermark(self.connection, self.source.name, self.stream.name)
+    def _purpose(self) -> Purpose:
+        since = None if self.window else ledger.watermark(self.connection, self.source.name, self.stream.name)
+        return Purpose(self.source.name, self.stream.name, window=self.window, cursor_from=since)
 
     def _begin(self, load_id: UUID) -> Load:
-        return ledger.begin_load(
-            self.connection, load_id, self.source.name, self.stream.name, self.window, self._watermark(), self.run_id
-        )
+        return ledger.begin_load(self.connection, load_id, self._purpose(), self.run_id)
 
     def _place(self, load: Load) -> LoadPlace:
         return LoadPlace(self.source.name, self.stream.name, load.load_id, load.started_at)

@@ -12,6 +12,7 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -29,6 +30,32 @@ LEASE_SECONDS = 60.0
 session; only one that sleeps, or whose machine vanished, is waited for this long."""
 
 
+class LoadKind(StrEnum):
+    """What a load brings."""
+
+    ROWS = "rows"
+    """Rows of the source."""
+    KEYS = "keys"
+    """The keys that the source has; what raw has beside them was deleted there."""
+    REPLAY = "replay"
+    """Rows of an earlier load, from the landing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """What a load is for. One that was left behind is taken up again by the next of the same purpose."""
+
+    source: str
+    stream: str
+    kind: LoadKind = LoadKind.ROWS
+    window: Window | None = None
+    cursor_from: str | None = None
+    """The watermark that it starts from."""
+    full_refresh: bool = False
+    """Whether everything is read, and counts even where raw has a newer version."""
+    replay_of: UUID | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """A row of `ops.loads`."""
@@ -37,8 +64,6 @@ class Load:
     attempt: int
     status: str
     started_at: datetime
-    window_start: datetime | None
-    window_end: datetime | None
     cursor_from: str | None
     manifest_key: str | None
 
@@ -226,62 +251,55 @@ def files_loaded(connection: psycopg.Connection, source: str, stream: str) -> di
     return dict(rows.fetchall())
 
 
-def open_load(
-    connection: psycopg.Connection, source: str, stream: str, window: Window | None, started_from: str | None
-) -> Load | None:
-    """An earlier load of the same range that has not been committed, to be taken up again."""
+def _values(purpose: Purpose) -> dict[str, object]:
+    return {
+        "source": purpose.source,
+        "stream": purpose.stream,
+        "kind": purpose.kind.value,
+        "start": purpose.window.start if purpose.window else None,
+        "end": purpose.window.end if purpose.window else None,
+        "from": purpose.cursor_from,
+        "full_refresh": purpose.full_refresh,
+        "replay_of": purpose.replay_of,
+    }
+
+
+def open_load(connection: psycopg.Connection, purpose: Purpose) -> Load | None:
+    """An earlier load of the same purpose that has not been committed, to be taken up again."""
     with connection.cursor(row_factory=class_row(Load)) as cursor:
         return cursor.execute(
             """
-            select load_id, attempt, status, started_at, window_start, window_end, cursor_from, manifest_key
+            select load_id, attempt, status, started_at, cursor_from, manifest_key
             from ops.loads
             where source = %(source)s and stream = %(stream)s
               and (status in ('extracting', 'landed') or status = 'failed' and manifest_key is null)
+              and kind = %(kind)s and full_refresh = %(full_refresh)s
               and window_start is not distinct from %(start)s and window_end is not distinct from %(end)s
-              and cursor_from is not distinct from %(from)s
+              and cursor_from is not distinct from %(from)s and replay_of is not distinct from %(replay_of)s
             order by started_at desc limit 1
             """,
-            {
-                "source": source,
-                "stream": stream,
-                "start": window.start if window else None,
-                "end": window.end if window else None,
-                "from": started_from,
-            },
+            _values(purpose),
         ).fetchone()
 
 
-def begin_load(
-    connection: psycopg.Connection,
-    load_id: UUID,
-    source: str,
-    stream: str,
-    window: Window | None,
-    started_from: str | None,
-    run_id: str | None,
-) -> Load:
+def begin_load(connection: psycopg.Connection, load_id: UUID, purpose: Purpose, run_id: str | None) -> Load:
     """Write a load's row, or count another attempt of it."""
     with connection.cursor(row_factory=class_row(Load)) as cursor:
         load = cursor.execute(
             """
             insert into ops.loads as l
-                (load_id, source, stream, window_start, window_end, cursor_from, status, attempt, run_id)
-            values (%(load_id)s, %(source)s, %(stream)s, %(start)s, %(end)s, %(from)s, 'extracting', 1, %(run_id)s)
+                (load_id, source, stream, kind, window_start, window_end, cursor_from, full_refresh, replay_of,
+                 status, attempt, run_id)
+            values
+                (%(load_id)s, %(source)s, %(stream)s, %(kind)s, %(start)s, %(end)s, %(from)s, %(full_refresh)s,
+                 %(replay_of)s, 'extracting', 1, %(run_id)s)
             on conflict (load_id) do update
             set status = case when l.status = 'landed' then 'landed' else 'extracting' end,
                 attempt = l.attempt + 1, error = null, run_id = excluded.run_id
             where l.status <> 'loaded'
-            returning load_id, attempt, status, started_at, window_start, window_end, cursor_from, manifest_key
+            returning load_id, attempt, status, started_at, cursor_from, manifest_key
             """,
-            {
-                "load_id": load_id,
-                "source": source,
-                "stream": stream,
-                "start": window.start if window else None,
-                "end": window.end if window else None,
-                "from": started_from,
-                "run_id": run_id,
-            },
+            {**_values(purpose), "load_id": load_id, "run_id": run_id},
         ).fetchone()
     assert load is not None  # noqa: S101 - an open load is never loaded: the caller holds the lease
     return load
