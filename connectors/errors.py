@@ -13,6 +13,7 @@
     ├── DataError                   what came cannot be accepted: someone has to look
     │   ├── MalformedResponseError  the source answered with something that is not its data
     │   ├── ContractViolationError  rows or columns break the stream's contract
+    │   ├── SourceRewoundError      the source was put back to an earlier state
     │   └── LandingCorruptError     an object is missing or is not what its manifest says
     └── FencedError                 a successor took over the stream: this run must not write
 
@@ -107,6 +108,10 @@ class MalformedResponseError(DataError):
 
 class ContractViolationError(DataError):
     """Rows or columns break the stream's contract, beyond what it tolerates."""
+
+
+class SourceRewoundError(DataError):
+    """The source is behind what was read from it before: restored from a backup, truncated or loaded anew."""
 
 
 class LandingCorruptError(DataError):

@@ -30,9 +30,20 @@ from connectors.destinations.warehouse.commit import CommitRequest, commit, sett
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.ledger import LEASE_SECONDS, Lease, Load, LoadReport, Purpose
 from connectors.destinations.warehouse.raw_table import LoadContext
-from connectors.errors import DataError, HeadwaterError, LandingCorruptError
+from connectors.destinations.warehouse.watermark import Watermark, read_watermark
+from connectors.errors import DataError, HeadwaterError, LandingCorruptError, SourceRewoundError, WindowError
 from connectors.failpoints import reach
-from connectors.model import Column, ExtractRequest, FileVersion, LandingFormat, Source, Stream, Window, check_window
+from connectors.model import (
+    Column,
+    ExtractRequest,
+    FileVersion,
+    LandingFormat,
+    Source,
+    SourcePosition,
+    Stream,
+    Window,
+    check_window,
+)
 
 WAREHOUSE_OWNER = Database("warehouse_owner")
 WAREHOUSE_LOADER = Database("warehouse_loader")
@@ -67,6 +78,7 @@ def ingest(
     destination: Destination,
     *,
     window: Window | None = None,
+    full_refresh: bool = False,
     run: str = "by hand",
     wait_seconds: float = 300.0,
     lease_seconds: float = LEASE_SECONDS,
@@ -75,6 +87,8 @@ def ingest(
     """Bring a stream up to date, or read one window of it again.
 
     Args:
+        full_refresh: read everything, whatever the watermark, and take the source's word for each row even where raw
+            has a newer version; the watermark starts again from what was read. Rows that the source has no more stay.
         run: who does it, for the ledger and for those who wait.
         wait_seconds: how long to wait for another run of the same stream.
         lease_seconds: how long this run may sleep before another takes the stream over.
@@ -89,6 +103,8 @@ def ingest(
     log = log or logging.getLogger("headwater")
     try:
         check_window(stream, window)
+        if window is not None and full_refresh:
+            raise WindowError("A full refresh reads everything, so it has no window.", remedy="Give one or the other.")
         lease = Lease(
             destination.warehouse, source.name, stream.name, run, wait_seconds=wait_seconds, lease_seconds=lease_seconds
         )
@@ -102,7 +118,10 @@ def ingest(
                 idle_seconds=lease_seconds,
             ) as connection,
         ):
-            return list(_Ingestion(source, stream, connections, destination, lease, connection, window, run, log).run())
+            ingestion = _Ingestion(
+                source, stream, connections, destination, lease, connection, window, full_refresh, run, log
+            )
+            return list(ingestion.run())
     except HeadwaterError as error:
         raise error.at(source=source.name, stream=stream.name, window=window) from error.__cause__
 
@@ -116,6 +135,7 @@ class _Ingestion:
     lease: Lease
     connection: psycopg.Connection
     window: Window | None
+    full_refresh: bool
     run_id: str
     log: Logger
 
@@ -132,8 +152,19 @@ class _Ingestion:
         yield self._guarded(self._begin(earlier.load_id if earlier else uuid7()), None)
 
     def _purpose(self) -> Purpose:
-        since = None if self.window else ledger.watermark(self.connection, self.source.name, self.stream.name)
-        return Purpose(self.source.name, self.stream.name, window=self.window, cursor_from=since)
+        return Purpose(
+            self.source.name,
+            self.stream.name,
+            window=self.window,
+            cursor_from=self._watermark().value,
+            full_refresh=self.full_refresh,
+        )
+
+    def _watermark(self) -> Watermark:
+        """Where the load starts."""
+        if self.window is not None or self.full_refresh:
+            return Watermark()
+        return read_watermark(self.connection, self.source.name, self.stream.name)
 
     def _begin(self, load_id: UUID) -> Load:
         return ledger.begin_load(self.connection, load_id, self._purpose(), self.run_id)
@@ -171,9 +202,13 @@ class _Ingestion:
         request = ExtractRequest(
             window=self.window,
             watermark=load.cursor_from,
-            files_loaded=ledger.files_loaded(self.connection, self.source.name, self.stream.name),
+            files_loaded={}
+            if self.full_refresh
+            else ledger.files_loaded(self.connection, self.source.name, self.stream.name),
         )
         extraction = self.source.extract(self.stream, request, self.connections)
+        if extraction.position is not None and extraction.position.is_behind:
+            self._check_rewound(extraction.position)
         with self._attempt(load, extraction.format, extraction.columns) as attempt:
             files: dict[str, FileVersion] = {}
             with self.destination.landing.writer(self._place(load), load.attempt, extraction.format) as writer:
@@ -201,17 +236,36 @@ class _Ingestion:
                         window=(self.window.start, self.window.end) if self.window else None,
                         cursor_from=load.cursor_from,
                         cursor_to=self._highest(attempt),
+                        position=extraction.position,
                     )
                     reach("manifest-written")
                     self._note_landed(load, manifest)
                     reach("landed-noted")
-            return self._commit(load, attempt, tuple(files.values()))
+            return self._commit(load, attempt, extraction.position, tuple(files.values()))
+
+    def _check_rewound(self, position: SourcePosition) -> None:
+        """The source's highest cursor is lower than the watermark: its newest rows were deleted, or it was put back.
+
+        Raises:
+            SourceRewoundError: it was put back; what it changes from now on might lie below the watermark.
+        """
+        before = self._watermark()
+        cursor = self.stream.cursor.field if self.stream.cursor else ""
+        behind = f"The highest {cursor} of the source is {position.highest}, and the watermark is {before.value}"
+        if position.follows(before.source_state):
+            self.log.warning("%s: its newest rows were deleted.", behind)
+            return
+        raise SourceRewoundError(
+            f"{behind}: the source was restored from a backup, truncated or loaded anew. Nothing was read.",
+            remedy="If the source is right as it is, run the stream once with full_refresh: every row is read, the "
+            "source's word counts, and the watermark starts again from there.",
+        )
 
     def _load_landed(self, load: Load, manifest: Manifest) -> LoadReport:
         with self._attempt(load, manifest.landing_format, manifest.source_columns) as attempt:
             files = attempt.fill_from(self.destination.landing, manifest)
             self._note_landed(load, manifest)
-            return self._commit(load, attempt, files)
+            return self._commit(load, attempt, manifest.position, files)
 
     def _attempt(self, load: Load, landing_format: LandingFormat, columns: tuple[Column, ...]) -> AttemptTable:
         return AttemptTable(
@@ -230,9 +284,11 @@ class _Ingestion:
         size = sum(landed.bytes for landed in manifest.objects)
         ledger.mark_landed(self.connection, load.load_id, self._place(load).manifest_key, manifest.rows, size)
 
-    def _commit(self, load: Load, attempt: AttemptTable, files: tuple[FileVersion, ...]) -> LoadReport:
-        context = LoadContext(self.source.name, self.stream, load.load_id, self.window)
-        request = CommitRequest(context, load.cursor_from, files)
+    def _commit(
+        self, load: Load, attempt: AttemptTable, position: SourcePosition | None, files: tuple[FileVersion, ...]
+    ) -> LoadReport:
+        context = LoadContext(self.source.name, self.stream, load.load_id, self.window, self.full_refresh)
+        request = CommitRequest(context, position, files)
         try:
             return commit(self.connection, self.lease, attempt, request)
         except (psycopg.OperationalError, psycopg.InterfaceError):

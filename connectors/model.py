@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from connectors.errors import ConfigurationError, UnknownNameError, WindowError
 
@@ -40,6 +40,16 @@ class SchemaContract(StrEnum):
     """The column is added, recorded in `ops.schema_changes`."""
     FREEZE = "freeze"
     """The load fails before it commits."""
+
+
+class NullCursor(StrEnum):
+    """What happens to a row whose cursor has no value: none comes after a watermark."""
+
+    LOAD = "load"
+    """It is loaded as it comes. A database is asked for such rows at every load, so their changes are seen; an API
+    sends them when it likes."""
+    REJECT = "reject"
+    """It goes to quarantine."""
 
 
 class LandingFormat(StrEnum):
@@ -116,6 +126,9 @@ class Cursor:
     """How far before the watermark to look again, for sources whose rows become visible late."""
     initial: str | None = None
     """Where the first load starts; without it, at the beginning."""
+    nulls: NullCursor | None = None
+    """What to do with rows that have none; None is as the way of reading can bear: `load` for databases, which can be
+    asked for them again, `reject` for APIs, which cannot."""
 
     def __post_init__(self) -> None:
         if self.lag < timedelta(0):
@@ -145,6 +158,8 @@ class Stream:
     contract: SchemaContract = SchemaContract.EVOLVE
     reject_limit: float = 0.01
     """The share of a load's rows, 0 to 1, that may go to quarantine before the load fails instead."""
+
+    null_cursor_unless_said: ClassVar[NullCursor] = NullCursor.REJECT
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -178,6 +193,13 @@ class Stream:
                 remedy="It is a share of the rows: give a number from 0 to 1.",
             )
 
+    @property
+    def rejects_null_cursors(self) -> bool:
+        """Whether a row without a cursor value goes to quarantine."""
+        if self.cursor is None:
+            return False
+        return (self.cursor.nulls or self.null_cursor_unless_said) is NullCursor.REJECT
+
 
 @dataclass(frozen=True, slots=True)
 class FileVersion:
@@ -200,6 +222,31 @@ class ExtractRequest:
     """The committed cursor position, as PostgreSQL prints the column's type with time zone UTC."""
     files_loaded: Mapping[str, str] = field(default_factory=dict)
     """For file streams: the version of each file that is in raw already, by path."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePosition:
+    """How far a read got, as a source knows it that can look at its own transactions.
+
+    The promise: a row that the read did not see and that becomes visible later has a cursor of at least `highest`, or
+    was written by one of `open_transactions`.
+    """
+
+    highest: str | None
+    """The highest cursor value, as PostgreSQL prints it; infinite ones and those of the source's future aside."""
+    open_transactions: tuple[str, ...] = ()
+    """Those that had begun before `highest` was looked up and had not ended when the read began, sorted."""
+    state: Mapping[str, str] = field(default_factory=dict)
+    """What tells this state of the source from an earlier one that is put back: `transaction` only ever grows, the
+    other values stay."""
+    is_behind: bool = False
+    """Whether `highest` is lower than the watermark that the read started from."""
+
+    def follows(self, earlier: Mapping[str, str]) -> bool:
+        """Whether the source has only moved on since it was in that state."""
+        if not earlier or int(self.state["transaction"]) < int(earlier["transaction"]):
+            return False
+        return all(self.state.get(name) == value for name, value in earlier.items() if name != "transaction")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +275,8 @@ class Extraction:
     chunks: Iterator[Chunk]
     columns: tuple[Column, ...] = ()
     """Known before the first row for typed sources (databases); empty for documents and files."""
+    position: SourcePosition | None = None
+    """None where the source cannot tell: the rows then say how far it got."""
 
 
 class Source(Protocol):

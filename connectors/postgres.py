@@ -1,13 +1,16 @@
 """Read PostgreSQL by binary COPY: rows go from socket to landing without being parsed, every type bit for bit.
 
-Each load reads one repeatable-read snapshot. Types without a binary twin in another database (enums, domains,
+Each load reads one repeatable-read snapshot, taken so that no row is lost that becomes visible late
+(`connectors.postgres_position`). Types without a binary twin in another database (enums, domains,
 composites, extension types, and the reg* family, whose binary form is a local OID) travel as text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
 import psycopg
 from psycopg import sql
@@ -23,10 +26,13 @@ from connectors.model import (
     Extraction,
     ExtractRequest,
     LandingFormat,
+    NullCursor,
+    SourcePosition,
     Stream,
     check_source,
     check_window,
 )
+from connectors.postgres_position import APPLICATION_NAME, look_up_position
 
 _CHUNK_BYTES = 1 << 20
 _SETTINGS = {
@@ -64,6 +70,8 @@ class TableStream(Stream):
     """Its name there, if it differs from the stream's."""
     schema: str = "public"
 
+    null_cursor_unless_said: ClassVar[NullCursor] = NullCursor.LOAD
+
     @property
     def table_name(self) -> str:
         return self.table or self.name
@@ -76,6 +84,9 @@ class PostgresSource:
     name: str
     database: Database
     streams: tuple[TableStream, ...]
+    settle_seconds: float = 5.0
+    """How long a read waits for transactions that are open at the source. Rows of one that lasts longer are not lost:
+    the watermark stays back, and what follows it is read again."""
 
     def __post_init__(self) -> None:
         check_source(self.name, self.streams)
@@ -88,16 +99,20 @@ class PostgresSource:
         """Start reading; see `connectors.model.Source.extract`."""
         if not isinstance(stream, TableStream):
             raise TypeError(f"{self.name} reads TableStream, not {type(stream).__name__}")
-        url = connections.database(self.database)
-        connection = _connect(url)
+        connection = _connect(connections.database(self.database))
         try:
             columns = _columns(connection, stream)
             query = _query(stream, columns, request)
+            position = _position(connection, stream, columns, request, self.settle_seconds)
+            connection.autocommit = False  # from here on all is one snapshot
         except BaseException:
             connection.close()
             raise
         return Extraction(
-            LandingFormat.PGCOPY, _chunks(connection, query, stream), tuple(column for column, _ in columns)
+            LandingFormat.PGCOPY,
+            _chunks(connection, query, stream),
+            tuple(column for column, _ in columns),
+            position,
         )
 
 
@@ -108,7 +123,9 @@ def _connect(url: URL) -> psycopg.Connection:
             remedy="Write its URL with postgresql+psycopg://.",
         )
     try:
-        connection = psycopg.connect(**psycopg_arguments(url, _SETTINGS), application_name="headwater extract")
+        connection = psycopg.connect(
+            **psycopg_arguments(url, _SETTINGS), application_name=APPLICATION_NAME, autocommit=True
+        )
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True
     except psycopg.OperationalError as error:
@@ -151,6 +168,23 @@ def _columns(connection: psycopg.Connection, stream: TableStream) -> list[tuple[
     return columns
 
 
+def _position(
+    connection: psycopg.Connection,
+    stream: TableStream,
+    columns: list[tuple[Column, bool]],
+    request: ExtractRequest,
+    settle_seconds: float,
+) -> SourcePosition | None:
+    if stream.cursor is None or request.window is not None:
+        return None
+    types = {column.name: column.type for column, _ in columns}
+    table = sql.Identifier(stream.schema, stream.table_name)
+    with _source_errors(stream):
+        return look_up_position(
+            connection, table, stream.cursor.field, types[stream.cursor.field], request.watermark, settle_seconds
+        )
+
+
 def _query(stream: TableStream, columns: list[tuple[Column, bool]], request: ExtractRequest) -> sql.Composed:
     selected = sql.SQL(", ").join(
         sql.Identifier(column.name) if binary else sql.SQL("{0}::text as {0}").format(sql.Identifier(column.name))
@@ -177,44 +211,62 @@ def _condition(stream: TableStream, types: dict[str, str], request: ExtractReque
     if since is None:
         return sql.SQL("")
     column = sql.Identifier(stream.cursor.field)
-    # Types come from the source's own catalog (format_type quotes what needs it), never from a parameter.
-    bound = sql.SQL("{}::" + types[stream.cursor.field]).format(sql.Literal(since))
+    bound: sql.Composable = sql.Literal(since)  # of no type yet: it takes the column's, also a domain's
     if stream.cursor.lag and request.watermark is not None:
-        bound = sql.SQL("{} - {}::interval").format(bound, sql.Literal(stream.cursor.lag))
-    # A row without a cursor value never comes after a watermark: it is read each time; the merge tells if it changed.
+        kind = types[stream.cursor.field]
+        if not kind.startswith(("timestamp", "date")):
+            raise ConfigurationError(
+                f"The cursor {stream.cursor.field} is of type {kind}, and has a lag, which is a span of time.",
+                remedy="Leave the lag out: rows that are committed late are waited for without it.",
+                stream=stream.name,
+            )
+        # The type comes from the source's own catalog, never from a parameter.
+        bound = sql.SQL("{}::" + kind + " - {}::interval").format(bound, sql.Literal(stream.cursor.lag))
+    # A row without a cursor value never comes after a watermark: it is read each time, to be loaded or refused.
     return sql.SQL(" where ({0} >= {1} or {0} is null)").format(column, bound)
 
 
 def _chunks(connection: psycopg.Connection, query: sql.Composed, stream: TableStream) -> Iterator[Chunk]:
-    try:
-        with connection, connection.cursor() as cursor, cursor.copy(query) as copy:
-            # The server sends one message a row, the first behind the file's header, and the trailer as the last.
-            buffer = bytearray()
-            rows = 0
-            first = True
-            for message in copy:
-                data = bytes(message)
-                if first:
-                    data = data.removeprefix(PGCOPY_HEADER)
-                    first = False
-                if data == PGCOPY_TRAILER:
-                    break
-                if not data:
-                    continue
-                buffer += data
-                rows += 1
-                if len(buffer) >= _CHUNK_BYTES:
-                    yield Chunk(bytes(buffer), rows)
-                    buffer.clear()
-                    rows = 0
-            for _ in copy:
-                raise AssertionError("rows after the trailer")
-            if rows:
+    with _source_errors(stream), connection, connection.cursor() as cursor, cursor.copy(query) as copy:
+        # The server sends one message a row, the first behind the file's header, and the trailer as the last.
+        buffer = bytearray()
+        rows = 0
+        first = True
+        for message in copy:
+            data = bytes(message)
+            if first:
+                data = data.removeprefix(PGCOPY_HEADER)
+                first = False
+            if data == PGCOPY_TRAILER:
+                break
+            if not data:
+                continue
+            buffer += data
+            rows += 1
+            if len(buffer) >= _CHUNK_BYTES:
                 yield Chunk(bytes(buffer), rows)
+                buffer.clear()
+                rows = 0
+        for _ in copy:
+            raise AssertionError("rows after the trailer")
+        if rows:
+            yield Chunk(bytes(buffer), rows)
+
+
+@contextmanager
+def _source_errors(stream: TableStream) -> Iterator[None]:
+    try:
+        yield
     except psycopg.errors.InsufficientPrivilege as error:
         raise ConfigurationError(
             f"The source's user may not read {stream.schema}.{stream.table_name}.",
             remedy="Grant it SELECT on the table.",
+            stream=stream.name,
+        ) from error
+    except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable) as error:
+        raise SourceUnavailableError(
+            f"The table changed while it was read: {' '.join(str(error).split())}",
+            remedy="Run again.",
             stream=stream.name,
         ) from error
     except psycopg.OperationalError as error:

@@ -33,6 +33,7 @@ class _PastLoad:
     manifest_key: str
     window_start: datetime | None
     window_end: datetime | None
+    full_refresh: bool
     raw_loaded_at: datetime
 
     @property
@@ -74,7 +75,9 @@ def rebuild(
             lease.check(connection)
             loads = _past_loads(connection, source.name, stream.name)
             for number, load in enumerate(loads, 1):
-                context = LoadContext(source.name, stream, load.load_id, load.window, is_rebuild=True)
+                context = LoadContext(
+                    source.name, stream, load.load_id, load.window, load.full_refresh, is_rebuild=True
+                )
                 table = RawTable(connection, context)
                 if number == 1 and table.columns:
                     connection.execute(sql.SQL("delete from {}").format(table.name))
@@ -88,7 +91,7 @@ def rebuild(
 def _past_loads(connection: psycopg.Connection, source: str, stream: str) -> list[_PastLoad]:
     with connection.cursor(row_factory=class_row(_PastLoad)) as cursor:
         return cursor.execute(
-            "select load_id, manifest_key, window_start, window_end, raw_loaded_at from ops.loads"
+            "select load_id, manifest_key, window_start, window_end, full_refresh, raw_loaded_at from ops.loads"
             " where source = %s and stream = %s and status = 'loaded' and manifest_key is not null"
             " order by raw_loaded_at, loaded_at",
             [source, stream],

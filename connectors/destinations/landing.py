@@ -33,7 +33,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from connectors.connections import StoreLocation
 from connectors.errors import DestinationUnavailableError, LandingCorruptError
 from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER, CsvSplitter
-from connectors.model import Chunk, Column, FileVersion, LandingFormat
+from connectors.model import Chunk, Column, FileVersion, LandingFormat, SourcePosition
 from connectors.object_store import local_folder, open_store
 
 MANIFEST = "manifest.json"
@@ -87,6 +87,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     columns: list[LandedColumn]
     objects: list[LandedObject]
     landed_at: datetime
+    position: SourcePosition | None = None
+    """How far the read got, where the source can tell."""
 
     @property
     def source_columns(self) -> tuple[Column, ...]:
@@ -250,6 +252,7 @@ class LandingWriter:
         window: tuple[datetime, datetime] | None,
         cursor_from: str | None,
         cursor_to: str | None,
+        position: SourcePosition | None = None,
     ) -> Manifest:
         """Close the last object and write the manifest.
 
@@ -279,6 +282,7 @@ class LandingWriter:
                 columns=[LandedColumn(column.name, column.type) for column in columns],
                 objects=self._objects,
                 landed_at=datetime.now(UTC),
+                position=position,
             ),
         )
 

@@ -140,7 +140,11 @@ class AttemptTable:
             value = sql.SQL("case when pg_input_is_valid({0}, {1}) then {0}::{2} end").format(
                 value, sql.Literal(kind), sql.SQL(kind)  # from the stream's definition
             )  # fmt: skip
-        row = self._connection.execute(sql.SQL("select max({})::text from {}").format(value, self.name)).fetchone()
+        row = self._connection.execute(
+            sql.SQL("select ({0})::text from {1} where {0} is not null order by {0} desc limit 1").format(
+                value, self.name
+            )
+        ).fetchone()
         return row[0] if row else None
 
     def finish(self) -> None:

@@ -7,28 +7,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import psycopg
 from psycopg import sql
 from sqlalchemy.engine import URL
 
+from connectors.cursors import may_be_watermark
 from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.columns import PAYLOAD, REJECTED, ROW
 from connectors.destinations.warehouse.connection import connect
 from connectors.destinations.warehouse.ledger import Lease, LoadReport
 from connectors.destinations.warehouse.merge import Merge
 from connectors.destinations.warehouse.raw_table import LoadContext, type_name
+from connectors.destinations.warehouse.watermark import (
+    Watermark,
+    advance,
+    highest_of,
+    read_watermark,
+    write_watermark,
+)
 from connectors.failpoints import reach
-from connectors.model import FileVersion
+from connectors.model import FileVersion, SourcePosition
 
 
 @dataclass(frozen=True, slots=True)
 class CommitRequest:
-    """What is to be committed, and from where it started."""
+    """What is to be committed."""
 
     context: LoadContext
-    watermark: str | None
-    """The watermark when the extraction began."""
+    position: SourcePosition | None = None
+    """How far the read got, where the source can tell."""
     files: tuple[FileVersion, ...] = ()
 
 
@@ -147,35 +156,38 @@ class _Commit:
         return quarantined
 
     def _move_watermark(self, merge: Merge) -> str | None:
-        """Move the committed position to the highest cursor value of the load. A window leaves it where it is."""
+        """Move the committed position as far as the load makes it sure. A window leaves it where it is."""
         if merge.cursor is None or self._context.window is not None:
             return None
+        context = self._context
+        before = read_watermark(self._connection, context.source, self._stream.name)
         if merge.cursor not in merge.types:
-            return self._request.watermark
+            return before.value
+        kind = merge.types[merge.cursor]
+        base = Watermark() if context.full_refresh else before
+        if (position := self._request.position) is not None:
+            sure, pending = advance(base.pending, position)
+            state = position.state
+        else:
+            sure, pending, state = self._highest(merge.cursor, kind), (), {}
+        after = Watermark(highest_of(self._connection, type_name(kind), [base.value, *sure]), pending, state)
+        if (after.value, after.pending) != (before.value, before.pending) or (state and not before.source_state):
+            write_watermark(self._connection, context.source, self._stream.name, merge.cursor, context.load_id, after)
+        return after.value
+
+    def _highest(self, cursor: str, kind: str) -> list[str]:
+        """The highest cursor value among the accepted rows, if any may become a watermark. The source's clock is not
+        known here; a day is more than it will differ by."""
+        # A case, not a condition: PostgreSQL may try conditions in any order, and a rejected value may be of no type.
+        value = sql.SQL("(case when {} is null then {}::{} end)").format(
+            sql.Identifier(REJECTED), sql.Identifier(cursor), type_name(kind)
+        )
         row = self._execute(
-            sql.SQL("select greatest(%s::{type}, max({column}::{type}))::text"
-                " from {table} where {rejected} is null"
-            ).format(
-                type=type_name(merge.types[merge.cursor]),
-                column=sql.Identifier(merge.cursor),
-                table=self._attempt.name,
-                rejected=sql.Identifier(REJECTED),
-            ),
-            [self._request.watermark],
-        ).fetchone()  # fmt: skip
-        value = row[0] if row else None
-        if value is not None and value != self._request.watermark:
-            self._connection.execute(
-                """
-                insert into ops.watermarks (source, stream, cursor_field, value, load_id)
-                values (%s, %s, %s, %s, %s)
-                on conflict (source, stream) do update
-                set cursor_field = excluded.cursor_field, value = excluded.value, load_id = excluded.load_id,
-                    committed_at = clock_timestamp()
-                """,
-                [self._context.source, self._stream.name, merge.cursor, value, self._context.load_id],
+            sql.SQL("select {0}::text from {1} where {2} order by {0} desc limit 1").format(
+                value, self._attempt.name, may_be_watermark(value, kind, timedelta(days=1))
             )
-        return value
+        ).fetchone()
+        return [row[0]] if row else []
 
     def _remember_files(self) -> None:
         with self._connection.cursor() as cursor:

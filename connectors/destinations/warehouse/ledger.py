@@ -237,14 +237,6 @@ class Lease:
         )
 
 
-def watermark(connection: psycopg.Connection, source: str, stream: str) -> str | None:
-    """The committed position of a stream's cursor, or None before the first load."""
-    row = connection.execute(
-        "select value from ops.watermarks where source = %s and stream = %s", [source, stream]
-    ).fetchone()
-    return row[0] if row else None
-
-
 def files_loaded(connection: psycopg.Connection, source: str, stream: str) -> dict[str, str]:
     """The version of each file of a stream that raw holds, by path."""
     rows = connection.execute("select path, version from ops.files where source = %s and stream = %s", [source, stream])

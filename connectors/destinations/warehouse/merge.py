@@ -140,6 +140,12 @@ class Merge:
             )
             for name in self._key
         ]
+        if self.cursor is not None and self._stream.rejects_null_cursors:
+            reasons.append(
+                sql.SQL("when {} is null then {}").format(
+                    sql.Identifier(self.cursor), sql.Literal(f"column {self.cursor}: the cursor is null")
+                )
+            )
         if not reasons:
             return
         case = sql.SQL("case {} end").format(sql.SQL(" ").join(reasons))
@@ -227,9 +233,9 @@ class Merge:
     def _on_conflict(self, types: Mapping[str, str]) -> sql.Composable:
         """A row that is there already is replaced as a whole, if it differs and is not newer than what came.
 
-        In an `append` stream it stays as it is: events do not change.
+        In an `append` stream it stays as it is: events do not change. A full refresh takes the source's word for all.
         """
-        if self._stream.write is WriteDisposition.APPEND:
+        if self._stream.write is WriteDisposition.APPEND and not self._context.full_refresh:
             return sql.SQL("on conflict ({}) do nothing").format(_names(self._key))
         changing = [name for name in types if name not in self._key]
         alive = sql.SQL("t.{} is not null").format(sql.Identifier(DELETED_AT))
@@ -238,7 +244,7 @@ class Merge:
             sql.SQL(", ").join(_comparable(sql.Identifier("excluded", name), types[name]) for name in changing),
         )
         condition = sql.SQL("({} or {})").format(differs, alive) if changing else alive
-        if self.cursor:
+        if self.cursor and not self._context.full_refresh:
             condition = sql.SQL("{} and coalesce(excluded.{c} >= t.{c}, t.{c} is null)").format(
                 condition, c=sql.Identifier(self.cursor)
             )

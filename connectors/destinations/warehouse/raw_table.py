@@ -28,6 +28,8 @@ class LoadContext:
     stream: Stream
     load_id: UUID
     window: Window | None
+    full_refresh: bool = False
+    """Whether the load counts even where raw has a newer version."""
     is_rebuild: bool = False
     """Whether history is being repeated: it is acted upon again, and not recorded again."""
 
