@@ -31,7 +31,7 @@ from connectors.destinations.warehouse.connection import connect, translated_err
 from connectors.destinations.warehouse.ledger import LEASE_SECONDS, Lease, Load, LoadReport, Purpose
 from connectors.destinations.warehouse.raw_table import LoadContext
 from connectors.destinations.warehouse.watermark import Watermark, read_watermark
-from connectors.errors import DataError, HeadwaterError, LandingCorruptError, SourceRewoundError, WindowError
+from connectors.errors import DataError, HeadwaterError, LandingCorruptError, SourceRewoundError
 from connectors.failpoints import reach
 from connectors.model import (
     Column,
@@ -42,6 +42,7 @@ from connectors.model import (
     SourcePosition,
     Stream,
     Window,
+    check_full_refresh,
     check_window,
 )
 
@@ -103,8 +104,7 @@ def ingest(
     log = log or logging.getLogger("headwater")
     try:
         check_window(stream, window)
-        if window is not None and full_refresh:
-            raise WindowError("A full refresh reads everything, so it has no window.", remedy="Give one or the other.")
+        check_full_refresh(window, full_refresh)
         lease = Lease(
             destination.warehouse, source.name, stream.name, run, wait_seconds=wait_seconds, lease_seconds=lease_seconds
         )

@@ -350,3 +350,17 @@ def check_window(stream: Stream, window: Window | None) -> None:
             stream=stream.name,
             window=window,
         )
+
+
+def check_full_refresh(window: Window | None, full_refresh: bool) -> None:
+    """Refuse a window that is to be everything.
+
+    Raises:
+        WindowError: it is so.
+    """
+    if window is not None and full_refresh:
+        raise WindowError(
+            "A full refresh reads everything, so it has no window.",
+            remedy="Give start and end, or full_refresh.",
+            window=window,
+        )

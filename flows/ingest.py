@@ -17,7 +17,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from connectors.destinations.warehouse.ledger import LoadReport
 from connectors.errors import ConfigurationError, HeadwaterError, WindowError
-from connectors.model import Source, Stream, Window, stream_of
+from connectors.model import Source, Stream, Window, check_full_refresh, stream_of
 from connectors.registry import source_named
 from tasks.ingest import ingest_stream
 
@@ -32,7 +32,11 @@ STREAM_RUNNER = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_
     persist_result=False,
 )
 def ingest(
-    source: str, streams: list[str] | None = None, start: str | None = None, end: str | None = None
+    source: str,
+    streams: list[str] | None = None,
+    start: str | None = None,
+    end: str | None = None,
+    full_refresh: bool = False,
 ) -> list[LoadReport]:
     """Bring a source's streams up to date.
 
@@ -42,11 +46,14 @@ def ingest(
         start: with `end`, read the rows whose event time is in [start, end) again, and leave the watermark alone.
             ISO 8601, UTC unless it has an offset.
         end: exclusive.
+        full_refresh: read everything, whatever the watermark, and take the source's word for each row even where raw
+            has a newer version: for a source that was restored, or whose rows were changed without their cursor.
     """
     system = source_named(source)
     chosen = [stream_of(system, name) for name in streams] if streams else list(system.streams)
-    check_window(system, chosen, start, end)
-    return ingest_all([(system.name, stream.name) for stream in chosen], start, end)
+    window = check_window(system, chosen, start, end)
+    check_full_refresh(window, full_refresh)
+    return ingest_all([(system.name, stream.name) for stream in chosen], start, end, full_refresh)
 
 
 def check_window(source: Source, streams: Iterable[Stream], start: str | None, end: str | None) -> Window | None:
@@ -75,14 +82,17 @@ def check_window(source: Source, streams: Iterable[Stream], start: str | None, e
 
 
 def ingest_all(
-    streams: Iterable[tuple[str, str]], start: str | None = None, end: str | None = None
+    streams: Iterable[tuple[str, str]], start: str | None = None, end: str | None = None, full_refresh: bool = False
 ) -> list[LoadReport]:
     """Ingest streams, each named by source and stream, next to each other. Call it inside a flow.
 
     Raises:
         HeadwaterError: what went wrong with one of them, after all have ended; the others are loaded.
     """
-    submitted = {f"{source}.{stream}": ingest_stream.submit(source, stream, start, end) for source, stream in streams}
+    submitted = {
+        f"{source}.{stream}": ingest_stream.submit(source, stream, start, end, full_refresh)
+        for source, stream in streams
+    }
     wait(list(submitted.values()))
     states: dict[str, State[list[LoadReport]]] = {name: future.state for name, future in submitted.items()}
     reports = [report for state in states.values() if state.is_completed() for report in state.result()]

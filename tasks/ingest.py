@@ -31,8 +31,10 @@ def _worth_another_try(task: Task, run: TaskRun, state: State) -> bool:  # type:
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def ingest_stream(source: str, stream: str, start: str | None = None, end: str | None = None) -> list[LoadReport]:
-    """Bring one stream up to date; with start and end, read that window of its event time again.
+def ingest_stream(
+    source: str, stream: str, start: str | None = None, end: str | None = None, full_refresh: bool = False
+) -> list[LoadReport]:
+    """Bring one stream up to date: what changed, one window of its event time (start and end), or all (full_refresh).
 
     A rerun is safe at any time: a load commits rows and position together, once.
 
@@ -47,6 +49,7 @@ def ingest_stream(source: str, stream: str, start: str | None = None, end: str |
         connections,
         Destination.of(connections),
         window=Window.parse(start, end) if start and end else None,
+        full_refresh=full_refresh,
         run=_run_name(),
         log=get_run_logger(),
     )

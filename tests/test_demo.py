@@ -274,6 +274,11 @@ BAD_PARAMETERS = [
     ("ingest", {"source": "flights_api", "start": "2013-07-02", "end": "2013-07-01"}, "The end is exclusive"),
     ("ingest", {"source": "flights_api", "start": "2013-07-02"}, "only start was given"),
     ("ingest", {"source": "operations_db", "start": "2013-07-01", "end": "2013-07-02"}, "no event_time is defined"),
+    (
+        "ingest",
+        {"source": "flights_api", "start": "2013-07-01", "end": "2013-07-02", "full_refresh": True},
+        "A full refresh reads everything",
+    ),
     ("transform", {"select": "fct_trains"}, "dbt selected nothing by `fct_trains`"),
 ]
 
