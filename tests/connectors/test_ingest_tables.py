@@ -93,11 +93,35 @@ def test_a_replaced_table_loses_what_the_source_lost(
     assert raw(warehouse, "carrier", "raw_erp.airlines") == [("B6",), ("UA",)]
 
 
-def test_a_replaced_table_that_is_suddenly_empty_is_not_believed(
+def test_a_replaced_table_without_a_key_is_written_where_it_differs(
     source_database: Prepare, warehouse: Warehouse, destination: Destination
 ) -> None:
+    connection = source_database(
+        "create table t (a text, j json, p point);"
+        """insert into t values ('x', '{"k": 1}', '(1,2)'), ('x', '{"k": 1}', '(1,2)'), ('', null, null),"""
+        " (null, null, null), (null, null, null), ('gone', null, null)"
+    )
+    source = erp(name="t", write=WriteDisposition.REPLACE)
+    load_table(source, connection, warehouse, destination)
+    connection.execute(
+        "delete from t where a = 'gone' or ctid = (select min(ctid) from t where a = 'x');"
+        "insert into t values ('new', '[]', null), ('', null, null)"
+    )
+    report = load_table(source, connection, warehouse, destination)
+    assert (report.inserted, report.deleted, report.unchanged) == (2, 2, 4)
+    there = connection.execute("select a, j::text, p::text from t order by 1, 2, 3").fetchall()
+    assert warehouse.query("select a, j::text, p::text from raw_erp.t order by 1, 2, 3") == there
+    before = warehouse.query("select ctid, * from raw_erp.t order by 1")
+    assert load_table(source, connection, warehouse, destination).moved == 0
+    assert warehouse.query("select ctid, * from raw_erp.t order by 1") == before, "nothing was written again"
+
+
+@pytest.mark.parametrize("key", [(), ("id",)], ids=["no key", "key"])
+def test_a_replaced_table_that_is_suddenly_empty_is_not_believed(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination, key: tuple[str, ...]
+) -> None:
     connection = source_database("create table t (id int primary key); insert into t values (1)")
-    source = erp(name="t", primary_key=("id",), write=WriteDisposition.REPLACE)
+    source = erp(name="t", primary_key=key, write=WriteDisposition.REPLACE)
     load_table(source, connection, warehouse, destination)
     connection.execute("delete from t")
     with pytest.raises(ContractViolationError, match="no rows any more"):
@@ -163,6 +187,49 @@ def test_an_appended_stream_gets_each_load_once(
     source = erp(name="events", write=WriteDisposition.APPEND)
     assert load_table(source, connection, warehouse, destination).inserted == 2
     assert raw(warehouse, "what", "raw_erp.events") == [("a",), ("a",)]
+
+
+@pytest.mark.parametrize("write", WriteDisposition)
+def test_a_first_load_becomes_the_table_itself(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination, write: WriteDisposition
+) -> None:
+    """The file that the attempt filled is the one that raw has. Later loads find a table like any other."""
+    connection = source_database(
+        "create table t (id int primary key, v text, n numeric(8, 2));"
+        "insert into t select n, md5(n::text), n / 7.0 from generate_series(1, 1000) n"
+    )
+    source = erp(name="t", primary_key=("id",), write=write)
+    warehouse.execute(
+        "create function note() returns event_trigger language plpgsql as $$ begin"
+        "  insert into public.files select pg_relation_filenode(objid) from pg_event_trigger_ddl_commands()"
+        "  where schema_name = 'loading' and object_type = 'table'; end $$;"
+        "create table public.files (node oid); grant all on public.files to public;"
+        "create event trigger note on ddl_command_end when tag in ('CREATE TABLE') execute function note()"
+    )
+    report = load_table(source, connection, warehouse, destination)
+    assert counts(report) == (1000, 1000, 0, 0, 0, 0)
+    assert warehouse.query("select pg_relation_filenode('raw_erp.t') in (select node from files)") == [(True,)]
+    about = "select relpersistence, reloptions, relowner::regrole::text from pg_class where oid = 'raw_erp.t'::regclass"
+    assert warehouse.query(about) == [("p", None, "headwater_loader")]
+    columns = "select column_name from information_schema.columns where table_name = 't' order by ordinal_position"
+    assert [name for (name,) in warehouse.query(columns)] == ["id", "v", "n", "_load_id", "_loaded_at", "_deleted_at"]
+    defaults = "select from pg_attrdef where adrelid = 'raw_erp.t'::regclass"
+    assert warehouse.query(defaults) == []
+    with warehouse.connect("transformer") as transformer:
+        said = transformer.execute("select distinct _load_id from raw_erp.t where _loaded_at <= now()").fetchall()
+    assert said == [(report.load_id,)]
+    connection.execute("insert into t values (2000, 'new', 1.5)")
+    assert load_table(source, connection, warehouse, destination).inserted == 1
+    assert raw(warehouse, "id, v, n", "raw_erp.t") == connection.execute("select * from t order by id").fetchall()
+
+
+def test_a_first_load_whose_key_is_not_unique_is_loaded_the_other_way(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    connection = source_database("create table t (id int, v text); insert into t values (1, 'a'), (1, 'b'), (2, 'c')")
+    source = erp(name="t", primary_key=("id",))
+    assert counts(load_table(source, connection, warehouse, destination)) == (3, 2, 0, 0, 1, 0)
+    assert raw(warehouse, "id, v", "raw_erp.t") == [(1, "b"), (2, "c")]
 
 
 def test_a_missing_table_or_column_is_named(

@@ -1,7 +1,7 @@
 """The table that one attempt of a load fills, out of everyone's sight, until a single transaction makes it count.
 
-Rows are committed here as they come, in schema `loading`, unlogged: an attempt that dies leaves nothing in raw, not
-even dead space, and the next run of the stream drops its table.
+Rows are committed here as they come, in schema `loading`, and unlogged unless the table is to become raw itself: an
+attempt that dies leaves nothing in raw, not even dead space, and the next run of the stream drops its table.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class AttemptTable:
     ) -> None:
         self._connection = connection
         self._label = f"{source}.{stream.name}"
-        self.name = sql.Identifier(SCHEMA, f"l{load_id.hex}_{attempt}")
+        self.relation = f"l{load_id.hex}_{attempt}"
+        self.name = sql.Identifier(SCHEMA, self.relation)
         self._format = landing_format
         self._typed = tuple(columns)
         self._parser: RecordParser | None = None
@@ -56,6 +57,8 @@ class AttemptTable:
             self._parser = JsonLines(_json_columns(connection, source, stream))
         elif landing_format is LandingFormat.CSV:
             self._parser = CsvRecords(stream.nulls)
+        # What a typed source fills first becomes the raw table itself, so it is written once, and for good.
+        self.may_become_raw = self._parser is None and not raw_columns(connection, source, stream.name)
         self._columns: list[str] = []
         self._segment: psycopg.Copy | None = None
         self._segment_end = ExitStack()
@@ -96,9 +99,12 @@ class AttemptTable:
         ]
         # One message is one transaction: a table without its label would never be found again.
         self._connection.execute(
-            sql.SQL(
-                "create unlogged table {0} ({1}) with (autovacuum_enabled = false); comment on table {0} is {2}"
-            ).format(self.name, sql.SQL(", ").join([*own, *definitions]), sql.Literal(self._label))
+            sql.SQL("create {3} table {0} ({1}) with (autovacuum_enabled = false); comment on table {0} is {2}").format(
+                self.name,
+                sql.SQL(", ").join([*own, *definitions]),
+                sql.Literal(self._label),
+                sql.SQL("") if self.may_become_raw else sql.SQL("unlogged"),
+            )
         )
         reach("table-made")
         return self

@@ -103,9 +103,10 @@ class _Commit:
         reach("rows-judged")
         quarantined = self._quarantine()
         reach("rows-quarantined")
+        watermark = self._next_watermark(merge)
         counts = merge.write()
         reach("rows-written")
-        watermark = self._move_watermark(merge)
+        self._move_watermark(merge, watermark)
         self._remember_files()
         reach("watermark-moved")
         report = LoadReport(
@@ -115,12 +116,12 @@ class _Commit:
             window=self._context.window,
             extracted=self._attempt.rows,
             quarantined=quarantined,
-            watermark=watermark,
+            watermark=watermark.value,
             **counts,
         )
         self._record(report)
         reach("load-recorded")
-        self._connection.execute(sql.SQL("drop table {}").format(self._attempt.name))
+        self._connection.execute(sql.SQL("drop table if exists {}").format(self._attempt.name))
         return report
 
     def _execute(self, statement: sql.Composable, parameters: Iterable[object] | None = None) -> psycopg.Cursor:
@@ -155,25 +156,31 @@ class _Commit:
             )
         return quarantined
 
-    def _move_watermark(self, merge: Merge) -> str | None:
-        """Move the committed position as far as the load makes it sure. A window leaves it where it is."""
+    def _next_watermark(self, merge: Merge) -> Watermark:
+        """The committed position as far as the load makes it sure. A window has none."""
         if merge.cursor is None or self._context.window is not None:
-            return None
-        context = self._context
-        before = read_watermark(self._connection, context.source, self._stream.name)
+            return Watermark()
+        before = read_watermark(self._connection, self._context.source, self._stream.name)
         if merge.cursor not in merge.types:
-            return before.value
+            return before
         kind = merge.types[merge.cursor]
-        base = Watermark() if context.full_refresh else before
+        base = Watermark() if self._context.full_refresh else before
         if (position := self._request.position) is not None:
             sure, pending = advance(base.pending, position)
             state = position.state
         else:
             sure, pending, state = self._highest(merge.cursor, kind), (), {}
-        after = Watermark(highest_of(self._connection, type_name(kind), [base.value, *sure]), pending, state)
-        if (after.value, after.pending) != (before.value, before.pending) or (state and not before.source_state):
-            write_watermark(self._connection, context.source, self._stream.name, merge.cursor, context.load_id, after)
-        return after.value
+        return Watermark(highest_of(self._connection, type_name(kind), [base.value, *sure]), pending, state)
+
+    def _move_watermark(self, merge: Merge, after: Watermark) -> None:
+        if merge.cursor is None or self._context.window is not None:
+            return
+        source, stream = self._context.source, self._stream.name
+        before = read_watermark(self._connection, source, stream)
+        if (after.value, after.pending) != (before.value, before.pending) or (
+            after.source_state and not before.source_state
+        ):
+            write_watermark(self._connection, source, stream, merge.cursor, self._context.load_id, after)
 
     def _highest(self, cursor: str, kind: str) -> list[str]:
         """The highest cursor value among the accepted rows, if any may become a watermark. The source's clock is not

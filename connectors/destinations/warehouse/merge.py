@@ -8,7 +8,7 @@ from datetime import datetime
 import psycopg
 from psycopg import sql
 
-from connectors.destinations.warehouse.attempt import AttemptTable
+from connectors.destinations.warehouse.attempt import SCHEMA, AttemptTable
 from connectors.destinations.warehouse.columns import (
     DELETED_AT,
     LOAD_ID,
@@ -54,6 +54,7 @@ class Merge:
         self.types: dict[str, str] = {}
         """Raw's types once judged; empty when the load has nothing to bring."""
         self._columns: list[str] = []
+        self._rejected_here = 0
 
     def judge(self) -> None:
         """Have raw follow the load's columns, and mark the rows that it cannot hold.
@@ -68,8 +69,27 @@ class Merge:
             self._reject(self._columns, self.types)
 
     def write(self) -> dict[str, int]:
-        """Bring the accepted rows into raw; what happened to them, in rows, by the names of `LoadReport`."""
-        return self._write(self._columns, self.types) if self.types else dict(_NOTHING)
+        """Bring the accepted rows into raw; what happened to them, in rows, by the names of `LoadReport`.
+
+        The attempt's table may be raw's own after that: read it before.
+        """
+        if not self.types:
+            return dict(_NOTHING)
+        if self._becomes_raw():
+            return {**_NOTHING, "inserted": self._attempt.rows}
+        return self._write(self._columns, self.types)
+
+    def _becomes_raw(self) -> bool:
+        """Whether the attempt's table could take raw's place as it is, and has. Only a first load's can."""
+        fits = self._attempt.may_become_raw and not self._table.columns and self._attempt.types == self.types
+        if not fits or self._rejected_here:
+            return False
+        return self._table.become(SCHEMA, self._attempt.relation, (ROW, REJECTED, PAYLOAD), self._when)
+
+    @property
+    def _when(self) -> sql.Composable:
+        """What the rows say of when they were loaded."""
+        return sql.SQL("now()") if self._loaded_at is None else sql.Literal(self._loaded_at)
 
     def _execute(self, statement: sql.Composable, parameters: Iterable[object] | None = None) -> psycopg.Cursor:
         return self._connection.execute(
@@ -152,7 +172,7 @@ class Merge:
         data = sql.SQL(", ").join(
             sql.SQL("{}, {}").format(sql.Literal(name), sql.Identifier(name)) for name in self._attempt.columns
         )
-        self._execute(
+        self._rejected_here = self._execute(
             sql.SQL("update {table} set {rejected} = {case}, {payload} = json_build_object({data})::text"
                     " where {rejected} is null and {case} is not null").format(
                 table=self._attempt.name,
@@ -161,7 +181,7 @@ class Merge:
                 case=case,
                 data=data,
             )
-        )  # fmt: skip
+        ).rowcount  # fmt: skip
 
     def _write(self, columns: list[str], types: Mapping[str, str]) -> dict[str, int]:
         """Bring the accepted rows into raw by the stream's write disposition; what happened to them, in rows."""
@@ -172,7 +192,7 @@ class Merge:
         )
         counts = {**_NOTHING, "inserted": accepted}
         if self._stream.write is WriteDisposition.REPLACE and not self._key:
-            counts["deleted"] = self._execute(sql.SQL("delete from {}").format(self._raw)).rowcount
+            return self._replace_unkeyed(accepted, columns, types)
         if not self._key:
             self._execute(self._insert(columns, types, sql.SQL("")), [self._context.load_id])
             return counts
@@ -200,7 +220,45 @@ class Merge:
         counts["duplicate"] = accepted - distinct
         return counts
 
-    def _insert(self, columns: list[str], types: Mapping[str, str], ending: sql.Composable) -> sql.Composed:
+    def _replace_unkeyed(self, accepted: int, columns: list[str], types: Mapping[str, str]) -> dict[str, int]:
+        """Make raw the same rows as the load, as often as each occurs; what is there already is not written again."""
+        self._refuse_emptiness()
+        came = self._numbered(self._attempt.name, sql.Identifier(REJECTED), types, from_load=set(columns))
+        there = self._numbered(self._raw, sql.SQL("null"), types, from_load=None)
+        only_in = sql.SQL(
+            "ctid in (with one as ({one}), other as ({other}) select one.place from one where not exists"
+            " (select from other where other.content = one.content and other.number = one.number))"
+        )
+        gone = only_in.format(one=there, other=came)
+        deleted = self._execute(sql.SQL("delete from {} where {}").format(self._raw, gone)).rowcount
+        new = only_in.format(one=came, other=there)
+        inserted = self._execute(self._insert(columns, types, sql.SQL(""), where=new), [self._context.load_id])
+        counts = {"inserted": inserted.rowcount, "deleted": deleted, "unchanged": accepted - inserted.rowcount}
+        return {**_NOTHING, **counts}
+
+    def _numbered(
+        self, table: sql.Composable, rejected: sql.Composable, types: Mapping[str, str], *, from_load: set[str] | None
+    ) -> sql.Composed:
+        """Rows by what they hold: `place`, `content` as a text, and a `number` among those of one content."""
+        values = [
+            sql.SQL("{}::{}").format(
+                sql.Identifier(name) if from_load is None or name in from_load else sql.SQL("null"), type_name(kind)
+            )
+            for name, kind in types.items()
+        ]
+        return sql.SQL(
+            "select ctid as place, content, row_number() over (partition by content) as number"
+            " from (select ctid, row({values})::text as content from {table} where {rejected} is null) rows"
+        ).format(values=sql.SQL(", ").join(values), table=table, rejected=rejected)
+
+    def _insert(
+        self,
+        columns: list[str],
+        types: Mapping[str, str],
+        ending: sql.Composable,
+        *,
+        where: sql.Composable | None = None,
+    ) -> sql.Composed:
         """Insert the accepted rows, of those with one key the latest."""
         latest: sql.Composable = sql.SQL("")
         order: sql.Composable = sql.SQL("")
@@ -215,10 +273,10 @@ class Merge:
             order = sql.SQL(" order by {}{}, {} desc").format(key, newest, sql.Identifier(ROW))
         return sql.SQL(
             "insert into {raw} as t ({columns}, {load_id}, {loaded_at})"
-            " select {latest}{values}, %s, {when} from {table} where {rejected} is null{order} {ending}"
+            " select {latest}{values}, %s, {when} from {table} where {rejected} is null and {where}{order} {ending}"
         ).format(
             raw=self._raw,
-            when=sql.SQL("now()") if self._loaded_at is None else sql.Literal(self._loaded_at),
+            when=self._when,
             columns=_names(columns),
             load_id=sql.Identifier(LOAD_ID),
             loaded_at=sql.Identifier(LOADED_AT),
@@ -226,6 +284,7 @@ class Merge:
             values=self._typed(columns, types),
             table=self._attempt.name,
             rejected=sql.Identifier(REJECTED),
+            where=where or sql.SQL("true"),
             order=order,
             ending=ending,
         )
@@ -257,12 +316,8 @@ class Merge:
         )
 
     def _delete_absent(self, types: Mapping[str, str]) -> int:
-        """Delete what a full read no longer has. A read without a single row is taken for a mishap, not for news."""
-        if self._attempt.rows == 0 and _one(self._execute(sql.SQL("select count(*) from {}").format(self._raw))):
-            raise self._context.violation(
-                "The source has no rows any more, and raw has.",
-                "If that is right, empty the raw table by hand; nothing was committed.",
-            )
+        """Delete what a full read no longer has."""
+        self._refuse_emptiness()
         same = sql.SQL(" and ").join(
             sql.SQL("a.{0}::{1} = t.{0}").format(sql.Identifier(name), type_name(types[name])) for name in self._key
         )
@@ -273,6 +328,18 @@ class Merge:
                 raw=self._raw, table=self._attempt.name, same=same, rejected=sql.Identifier(REJECTED)
             )
         ).rowcount  # fmt: skip
+
+    def _refuse_emptiness(self) -> None:
+        """A full read without a single row is taken for a mishap, not for news.
+
+        Raises:
+            ContractViolationError: it had none, and raw has some.
+        """
+        if self._attempt.rows == 0 and _one(self._execute(sql.SQL("select count(*) from {}").format(self._raw))):
+            raise self._context.violation(
+                "The source has no rows any more, and raw has.",
+                "If that is right, empty the raw table by hand; nothing was committed.",
+            )
 
     def _typed(self, columns: Iterable[str], types: Mapping[str, str]) -> sql.Composed:
         return sql.SQL(", ").join(

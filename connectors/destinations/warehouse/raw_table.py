@@ -5,7 +5,7 @@ Called inside the transaction of a commit: a change of shape is visible together
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -65,6 +65,7 @@ class RawTable:
         self.name = sql.Identifier(f"raw_{context.source}", context.stream.name)
         self.key = [column_name(field) for field in context.stream.primary_key]
         self.columns = raw_columns(connection, context.source, context.stream.name)
+        """As the table was found; empty when there was none."""
 
     def declared_types(self) -> dict[str, str]:
         """The types that the stream's definition gives, as PostgreSQL prints them (`timestamptz` has another name).
@@ -136,7 +137,6 @@ class RawTable:
 
     def _create(self, types: Mapping[str, str]) -> None:
         schema = sql.Identifier(f"raw_{self._context.source}")
-        role = sql.Identifier(_TRANSFORMER)
         # `if not exists` still collides when two streams of a source are first loaded at one instant.
         self._connection.execute(
             sql.SQL("select pg_advisory_xact_lock(hashtextextended({}, 0))").format(
@@ -144,7 +144,7 @@ class RawTable:
             )
         )
         self._connection.execute(sql.SQL("create schema if not exists {}").format(schema))
-        self._connection.execute(sql.SQL("grant usage on schema {} to {}").format(schema, role))
+        self._connection.execute(sql.SQL("grant usage on schema {} to {}").format(schema, sql.Identifier(_TRANSFORMER)))
         columns = [sql.SQL("{} {}").format(sql.Identifier(name), type_name(kind)) for name, kind in types.items()]
         columns += [
             sql.SQL("{} uuid not null").format(sql.Identifier(LOAD_ID)),
@@ -154,7 +154,54 @@ class RawTable:
         if self.key:
             columns.append(self._primary_key())
         self._connection.execute(sql.SQL("create table {} ({})").format(self.name, sql.SQL(", ").join(columns)))
-        self._connection.execute(sql.SQL("grant select on {} to {}").format(self.name, role))
+        self._describe()
+
+    def become(self, schema: str, relation: str, surplus: Iterable[str], loaded_at: sql.Composable) -> bool:
+        """Put a table that holds a whole first load in the place of this one, which was just made and is empty.
+
+        Args:
+            schema: where that table is.
+            relation: its name there. It has this one's data columns.
+            surplus: further columns that it has, to be dropped.
+            loaded_at: what the rows say of when they were loaded.
+
+        Returns:
+            Whether it was done. It is not when a key occurs twice in it; nothing has changed then.
+        """
+        table = sql.Identifier(schema, relation)
+        steps = [sql.SQL("drop column {}").format(sql.Identifier(name)) for name in surplus]
+        steps += [
+            # A default that is a constant is not written into the rows.
+            sql.SQL("add column {} uuid not null default {}").format(
+                sql.Identifier(LOAD_ID), sql.Literal(self._context.load_id)
+            ),
+            sql.SQL("add column {} timestamptz not null default {}").format(sql.Identifier(LOADED_AT), loaded_at),
+            sql.SQL("add column {} timestamptz").format(sql.Identifier(DELETED_AT)),
+        ]
+        if self.key:
+            steps.append(sql.SQL("add {}").format(self._primary_key()))
+        change = sql.SQL("alter table {} {}")
+        try:
+            with self._connection.transaction():
+                self._connection.execute(change.format(table, sql.SQL(", ").join(steps)))
+        except psycopg.errors.UniqueViolation:
+            return False
+        defaults = [sql.SQL("alter column {} drop default").format(sql.Identifier(c)) for c in (LOAD_ID, LOADED_AT)]
+        self._connection.execute(change.format(table, sql.SQL(", ").join(defaults)))
+        self._connection.execute(change.format(table, sql.SQL("reset (autovacuum_enabled)")))
+        self._connection.execute(sql.SQL("drop table {}").format(self.name))
+        raw_schema = f"raw_{self._context.source}"
+        moved = sql.Identifier(raw_schema, relation)
+        self._connection.execute(change.format(table, sql.SQL("set schema {}").format(sql.Identifier(raw_schema))))
+        self._connection.execute(
+            change.format(moved, sql.SQL("rename to {}").format(sql.Identifier(self._stream.name)))
+        )
+        self._describe()
+        return True
+
+    def _describe(self) -> None:
+        """Who may read the table, and what it is."""
+        self._connection.execute(sql.SQL("grant select on {} to {}").format(self.name, sql.Identifier(_TRANSFORMER)))
         about = f"What {self._context.source} said of {self._stream.name}; written by loads alone"
         self._connection.execute(sql.SQL("comment on table {} is {}").format(self.name, sql.Literal(about)))
 
