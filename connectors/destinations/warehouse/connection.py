@@ -101,9 +101,9 @@ def translated_errors() -> Iterator[None]:
             f"The warehouse broke off: {_line(error)}",
             remedy="Run again: what was not committed left no trace.",
         ) from error
-    except psycopg.errors.UndefinedTable as error:
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
         raise ConfigurationError(
-            f"The warehouse lacks a table of Headwater's own: {_line(error)}",
+            f"The warehouse lacks a table or column of Headwater's own: {_line(error)}",
             remedy="Run `headwater migrate`.",
         ) from error
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
+from psycopg.errors import InsufficientPrivilege
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from connectors.errors import ConfigurationError, DestinationUnavailableError
 
@@ -24,11 +26,15 @@ ROLES = (
 _OLDEST_SERVER = 160000
 
 
-def upgrade(owner_url: URL) -> None:
+def upgrade(owner_url: URL, *, to: str = "head") -> None:
     """Bring a warehouse to the newest shape, as the role `headwater_owner`. Data is kept.
 
+    Args:
+        to: the revision to stop at; for tests of what comes after it.
+
     Raises:
-        ConfigurationError: the server is older than PostgreSQL 16, or a role is missing.
+        ConfigurationError: the server is older than PostgreSQL 16, a role is missing, this role may not change the
+            schemas, or the warehouse's shape is newer than this Headwater.
         DestinationUnavailableError: it does not answer.
     """
     config = Config()
@@ -55,7 +61,19 @@ def upgrade(owner_url: URL) -> None:
                     remedy="Create the five roles as docs/roles.md shows, then run `headwater migrate` again.",
                 )
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, to)
+    except CommandError as error:
+        raise ConfigurationError(
+            f"The warehouse's shape is not known to this Headwater: {error}.",
+            remedy="A newer one has upgraded it; install that one here too.",
+        ) from error
+    except ProgrammingError as error:
+        if not isinstance(error.orig, InsufficientPrivilege):
+            raise
+        raise ConfigurationError(
+            f"The role {owner_url.username} may not upgrade the warehouse: {' '.join(str(error.orig).split())}.",
+            remedy="HEADWATER_WAREHOUSE_OWNER_URL must name headwater_owner, which owns the database and its schemas.",
+        ) from error
     except OperationalError as error:
         text_ = " ".join(str(error.orig).split())
         raise DestinationUnavailableError(
