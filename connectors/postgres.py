@@ -36,6 +36,7 @@ from connectors.postgres_position import APPLICATION_NAME, look_up_position
 
 _CHUNK_BYTES = 1 << 20
 _SETTINGS = {
+    "client_encoding": "UTF8",
     "timezone": "UTC",
     "datestyle": "ISO",
     # A snapshot left open by a dead client would hold back the source's vacuum.
@@ -181,7 +182,13 @@ def _position(
     table = sql.Identifier(stream.schema, stream.table_name)
     with _source_errors(stream):
         return look_up_position(
-            connection, table, stream.cursor.field, types[stream.cursor.field], request.watermark, settle_seconds
+            connection,
+            table,
+            stream.cursor.field,
+            types[stream.cursor.field],
+            request.watermark,
+            settle_seconds,
+            has_lag=bool(stream.cursor.lag),
         )
 
 

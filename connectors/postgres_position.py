@@ -21,6 +21,7 @@ import psycopg
 from psycopg import sql
 
 from connectors.cursors import may_be_watermark
+from connectors.errors import ConfigurationError
 from connectors.model import SourcePosition
 
 APPLICATION_NAME = "headwater extract"
@@ -41,8 +42,6 @@ where l.locktype = 'virtualxid' and l.mode = 'ExclusiveLock' and l.granted
 union all
 select 'prepared ' || transaction::text from pg_catalog.pg_prepared_xacts where database = current_database()
 """
-# A standby knows only those of its primary that have written, in whichever database.
-_OPEN_ON_STANDBY = "select x::text from pg_catalog.pg_snapshot_xip(pg_catalog.pg_current_snapshot()) x"
 
 _STATE = """
 select d.oid::text, c.oid::text, coalesce(pg_catalog.pg_relation_filenode(c.oid)::text, ''),
@@ -60,13 +59,26 @@ def look_up_position(
     cursor_type: str,
     watermark: str | None,
     settle_seconds: float,
+    *,
+    has_lag: bool,
 ) -> SourcePosition:
     """Take the first two steps. `connection` must be in autocommit; the caller takes the snapshot after.
 
     Args:
         watermark: what the read starts from.
         settle_seconds: how long to wait for transactions that are open.
+        has_lag: whether rows before the watermark are read again anyway.
+
+    Raises:
+        ConfigurationError: the database is a standby, which does not know its primary's transactions, and no lag makes
+            up for it.
     """
+    if not has_lag and connection.execute("select pg_catalog.pg_is_in_recovery()").fetchone() == (True,):
+        raise ConfigurationError(
+            f"The source is a standby. It cannot tell which rows of {table.as_string(connection)} its primary has yet "
+            "to commit, and some would be missed.",
+            remedy="Give the cursor a lag as long as the longest transaction, or read the primary.",
+        )
     state = _state(connection, table)
     highest, is_behind = _highest(connection, table, sql.Identifier(cursor), cursor_type, watermark)
     waiting = _open_transactions(connection)
@@ -105,6 +117,4 @@ def _highest(
 
 
 def _open_transactions(connection: psycopg.Connection) -> set[str]:
-    on_standby = connection.execute("select pg_catalog.pg_is_in_recovery()").fetchone() == (True,)
-    rows = connection.execute(_OPEN_ON_STANDBY) if on_standby else connection.execute(_OPEN, [APPLICATION_NAME])
-    return {name for (name,) in rows.fetchall()}
+    return {name for (name,) in connection.execute(_OPEN, [APPLICATION_NAME]).fetchall()}

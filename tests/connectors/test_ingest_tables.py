@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+
+import psycopg
 import pytest
 
 from connectors.connections import EnvironmentConnections
 from connectors.errors import (
     ConfigurationError,
     ContractViolationError,
+    DataError,
 )
 from connectors.ingest import Destination, ingest
 from connectors.model import Cursor, WriteDisposition
-from tests.conftest import Warehouse
+from tests.conftest import Server, Warehouse
 from tests.connectors.examples import (
     Prepare,
     counts,
@@ -56,6 +61,47 @@ def test_a_table_arrives_with_its_types_bit_for_bit(
     assert types["n2"] == "numeric(12,3)"
     assert types["aa"] == "integer[]"
     assert types["m"] == types["p"] == "text", "an enum and a domain have no twin here"
+
+
+@pytest.fixture
+def database_of_encoding(postgres: Server) -> Iterator[Callable[[str], psycopg.Connection]]:
+    made: list[tuple[str, psycopg.Connection]] = []
+
+    def make(encoding: str) -> psycopg.Connection:
+        name = f"source_{time.monotonic_ns()}"
+        with postgres.connect() as admin:
+            admin.execute(f"create database {name} encoding '{encoding}' locale 'C' template template0".encode())
+        made.append((name, postgres.connect(name)))
+        return made[-1][1]
+
+    yield make
+    for name, connection in made:
+        connection.close()
+        postgres.drop_database(name)
+
+
+def test_text_arrives_as_utf_8_whatever_the_source_s_encoding(
+    database_of_encoding: Callable[[str], psycopg.Connection], warehouse: Warehouse, destination: Destination
+) -> None:
+    connection = database_of_encoding("LATIN1")
+    connection.execute("set client_encoding = 'UTF8'")
+    connection.execute("create table t (id text primary key, v varchar(9)); insert into t values ('é', 'Zürich')")
+    load_table(erp(name="t", primary_key=("id",), cursor=Cursor("v")), connection, warehouse, destination)
+    assert raw(warehouse, "id, v", "raw_erp.t") == [("é", "Zürich")]
+
+
+def test_bytes_of_no_encoding_are_one_clear_error(
+    database_of_encoding: Callable[[str], psycopg.Connection], warehouse: Warehouse, destination: Destination
+) -> None:
+    connection = database_of_encoding("SQL_ASCII")
+    connection.execute("create table t (id int primary key, v text)")
+    connection.execute("insert into t values (1, 'Zürich')".encode())
+    source = erp(name="t", primary_key=("id",), cursor=Cursor("v"))
+    load_table(source, connection, warehouse, destination)
+    assert raw(warehouse, "id, v", "raw_erp.t") == [(1, "Zürich")], "bytes that are UTF-8 pass"
+    connection.execute(r"insert into t values (2, E'\xff')")
+    with pytest.raises(DataError, match=r"not UTF-8.*SQL_ASCII"):
+        load_table(source, connection, warehouse, destination)
 
 
 def test_a_table_is_read_incrementally_and_its_rows_updated(

@@ -9,9 +9,10 @@ import psycopg
 from sqlalchemy.engine import URL
 
 from connectors.database import address, psycopg_arguments
-from connectors.errors import ConfigurationError, DestinationUnavailableError
+from connectors.errors import ConfigurationError, DataError, DestinationUnavailableError
 
 _SETTINGS = {
+    "client_encoding": "UTF8",
     "timezone": "UTC",
     "datestyle": "ISO",
     "client_min_messages": "warning",
@@ -78,9 +79,16 @@ def translated_errors() -> Iterator[None]:
 
     Raises:
         DestinationUnavailableError: the connection broke, a lock was not given in time, or the disk is full.
+        DataError: text that is not UTF-8, which only a source without an encoding of its own can send.
     """
     try:
         yield
+    except psycopg.errors.CharacterNotInRepertoire as error:
+        raise DataError(
+            f"The source sent text that is not UTF-8: {_line(error)}",
+            remedy="A database of encoding SQL_ASCII keeps any bytes: mend them there, or read a view that casts the "
+            "column to bytea. Nothing was committed.",
+        ) from error
     except psycopg.errors.DiskFull as error:
         raise DestinationUnavailableError(
             f"The warehouse's disk is full: {_line(error)}",
