@@ -73,7 +73,8 @@ def look_up_position(
         ConfigurationError: the database is a standby, which does not know its primary's transactions, and no lag makes
             up for it.
     """
-    if not has_lag and connection.execute("select pg_catalog.pg_is_in_recovery()").fetchone() == (True,):
+    is_standby = connection.execute("select pg_catalog.pg_is_in_recovery()").fetchone() == (True,)
+    if is_standby and not has_lag:
         raise ConfigurationError(
             f"The source is a standby. It cannot tell which rows of {table.as_string(connection)} its primary has yet "
             "to commit, and some would be missed.",
@@ -81,7 +82,7 @@ def look_up_position(
         )
     state = _state(connection, table)
     highest, is_behind = _highest(connection, table, sql.Identifier(cursor), cursor_type, watermark)
-    waiting = _open_transactions(connection)
+    waiting = set() if is_standby else _open_transactions(connection)
     deadline = time.monotonic() + settle_seconds
     while waiting and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
