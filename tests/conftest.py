@@ -2,6 +2,9 @@
 
 HEADWATER_TEST_POSTGRES points the suite at another server, as postgresql://superuser:password@host:port/postgres.
 It must be one to throw away: Headwater's five roles are given a test's password there.
+
+The suite may run in several processes (`-n 2 --dist loadfile`): each has fixtures of its own, and names on a shared
+server differ.
 """
 
 from __future__ import annotations
@@ -31,10 +34,17 @@ from connectors.ingest import Destination
 from deployments.local.postgres import LocalPostgres
 
 ROLE_PASSWORD = "test-only"
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+_ROLES_LOCK = 7_201_305  # any number that nobody else locks on a server made for tests
 
 # Machines are noisy: an example that took long once is no failure.
 settings.register_profile("headwater", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("headwater")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The demo first: it takes longer than any other file, and the rest runs beside it."""
+    items.sort(key=lambda item: item.get_closest_marker("demo") is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +127,10 @@ class Warehouse:
 
 @pytest.fixture(scope="session")
 def _warehouse_template(postgres: Server) -> str:
-    name = "template_warehouse"
+    name = f"template_warehouse_{_WORKER}"
     postgres.drop_database(name)
     with postgres.connect() as connection:
+        connection.execute("select pg_advisory_lock(%s)", [_ROLES_LOCK])  # the roles are the server's; until we leave
         for role in ROLES:
             existing = connection.execute("select from pg_roles where rolname = %s", [role]).fetchone()
             verb = "create" if existing is None else "alter"
@@ -136,7 +147,7 @@ def _warehouse_template(postgres: Server) -> str:
 @pytest.fixture
 def warehouse(postgres: Server, _warehouse_template: str) -> Iterator[Warehouse]:
     """An empty warehouse of its own for each test."""
-    name = f"warehouse_{time.monotonic_ns()}"
+    name = f"warehouse_{_WORKER}_{time.monotonic_ns()}"
     postgres.create_database(name, template=_warehouse_template, owner="headwater_owner")
     with postgres.connect() as connection:  # a template's grants are not copied with it
         for grant in (
@@ -163,7 +174,7 @@ def destination(warehouse: Warehouse, landing_folder: Path) -> Destination:
 @pytest.fixture
 def source_database(postgres: Server) -> Iterator[Callable[[str], psycopg.Connection]]:
     """A database to read from: called with statements, it returns a connection to it."""
-    name = f"source_{time.monotonic_ns()}"
+    name = f"source_{_WORKER}_{time.monotonic_ns()}"
     postgres.create_database(name)
     connection = postgres.connect(name)
 
