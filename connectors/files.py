@@ -56,6 +56,11 @@ class CsvStream(Stream):
                 f"Stream `{self.name}` reads files and is `replace`.",
                 remedy="A load holds new and changed files only: use `merge` with a key, or `append`.",
             )
+        if self.deletes is not None:
+            raise ConfigurationError(
+                f"Stream `{self.name}` reads files and names deletes.",
+                remedy="Drop it: a folder does not say which rows there are, only which files are new or changed.",
+            )
         if self.event_time is not None and _DATE not in self.pattern:
             raise ConfigurationError(
                 f"Stream `{self.name}` has an event_time but its files cannot be told apart by date.",

@@ -12,8 +12,9 @@ A kill at any instant leaves raw as it was, and the next run picks up at step 2.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from sqlalchemy.engine import URL
 from uuid_utils.compat import uuid7
 
 from connectors.connections import Connections, Database, ObjectStore
-from connectors.destinations.landing import Landing, LoadPlace, Manifest
+from connectors.destinations.landing import Landing, LandingWriter, LoadPlace, Manifest
 from connectors.destinations.warehouse import ledger
 from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.columns import column_name, inferred_type
@@ -35,6 +36,7 @@ from connectors.errors import DataError, HeadwaterError, LandingCorruptError, So
 from connectors.failpoints import reach
 from connectors.model import (
     Column,
+    Extraction,
     ExtractRequest,
     FileVersion,
     LandingFormat,
@@ -210,29 +212,11 @@ class _Ingestion:
         if extraction.position is not None and extraction.position.is_behind:
             self._check_rewound(extraction.position)
         with self._attempt(load, extraction.format, extraction.columns) as attempt:
-            files: dict[str, FileVersion] = {}
             with self.destination.landing.writer(self._place(load), load.attempt, extraction.format) as writer:
-                landed = 0
-                for chunk in extraction.chunks:
-                    rows = attempt.write(chunk)
-                    reach("chunk-copied")
-                    writer.write(replace(chunk, rows=rows))
-                    reach("chunk-landed")
-                    if chunk.file is not None:
-                        files[chunk.file.path] = chunk.file
-                    landed += rows
-                    if landed // _PROGRESS_ROWS > (landed - rows) // _PROGRESS_ROWS:
-                        self.log.info("%s rows so far.", f"{landed:,}")
-                attempt.finish()
-                reach("all-copied")
-                if attempt.rows != landed:
-                    raise DataError(
-                        f"{landed:,} rows were read and {attempt.rows:,} arrived in the warehouse.",
-                        remedy="Run again; if it lasts, report it: this must not happen.",
-                    )
-                if landed or files:
+                files = take_in(extraction, attempt, writer, self.log)
+                if attempt.rows or files:
                     manifest = writer.finish(
-                        columns=_observed(attempt),
+                        columns=observed(attempt),
                         window=(self.window.start, self.window.end) if self.window else None,
                         cursor_from=load.cursor_from,
                         cursor_to=self._highest(attempt),
@@ -241,7 +225,7 @@ class _Ingestion:
                     reach("manifest-written")
                     self._note_landed(load, manifest)
                     reach("landed-noted")
-            return self._commit(load, attempt, extraction.position, tuple(files.values()))
+            return self._commit(load, attempt, extraction.position, files)
 
     def _check_rewound(self, position: SourcePosition) -> None:
         """The source's highest cursor is lower than the watermark: its newest rows were deleted, or it was put back.
@@ -276,8 +260,8 @@ class _Ingestion:
         if self.stream.cursor is None:
             return None
         column = column_name(self.stream.cursor.field)
-        observed = {column.name: column.type for column in _observed(attempt)}
-        kind = self.stream.columns.get(self.stream.cursor.field) or observed.get(column, "text")
+        types = {column.name: column.type for column in observed(attempt)}
+        kind = self.stream.columns.get(self.stream.cursor.field) or types.get(column, "text")
         return attempt.highest(column, kind)
 
     def _note_landed(self, load: Load, manifest: Manifest) -> None:
@@ -289,18 +273,55 @@ class _Ingestion:
     ) -> LoadReport:
         context = LoadContext(self.source.name, self.stream, load.load_id, self.window, self.full_refresh)
         request = CommitRequest(context, position, files)
-        try:
-            return commit(self.connection, self.lease, attempt, request)
-        except (psycopg.OperationalError, psycopg.InterfaceError):
-            # If the connection broke while COMMIT was under way, only the ledger knows how it ended.
-            report = settle(self.destination.warehouse, request)
-            if report is None:
-                raise
-            self.log.warning("The connection broke at the commit of load %s; the ledger has it.", load.load_id)
-            return report
+        work = partial(commit, self.connection, self.lease, attempt, request)
+        return settled(work, self.destination, request, self.log)
 
 
-def _observed(attempt: AttemptTable) -> list[Column]:
+def take_in(
+    extraction: Extraction, attempt: AttemptTable, writer: LandingWriter, log: Logger
+) -> tuple[FileVersion, ...]:
+    """Copy all that is extracted into the attempt's table and the landing, chunk by chunk.
+
+    Returns:
+        The source's files that it consists of, if it does.
+    """
+    files: dict[str, FileVersion] = {}
+    landed = 0
+    for chunk in extraction.chunks:
+        rows = attempt.write(chunk)
+        reach("chunk-copied")
+        writer.write(replace(chunk, rows=rows))
+        reach("chunk-landed")
+        if chunk.file is not None:
+            files[chunk.file.path] = chunk.file
+        landed += rows
+        if landed // _PROGRESS_ROWS > (landed - rows) // _PROGRESS_ROWS:
+            log.info("%s rows so far.", f"{landed:,}")
+    attempt.finish()
+    reach("all-copied")
+    if attempt.rows != landed:
+        raise DataError(
+            f"{landed:,} rows were read and {attempt.rows:,} arrived in the warehouse.",
+            remedy="Run again; if it lasts, report it: this must not happen.",
+        )
+    return tuple(files.values())
+
+
+def settled(
+    work: Callable[[], LoadReport], destination: Destination, request: CommitRequest, log: Logger
+) -> LoadReport:
+    """Commit. If the connection breaks while COMMIT is under way, only the ledger knows how it ended: it is asked."""
+    try:
+        return work()
+    except (psycopg.OperationalError, psycopg.InterfaceError):
+        report = settle(destination.warehouse, request)
+        if report is None:
+            raise
+        log.warning("The connection broke at the commit of load %s; the ledger has it.", request.context.load_id)
+        return report
+
+
+def observed(attempt: AttemptTable) -> list[Column]:
     """The columns of a load, as its values say."""
     if (types := attempt.types) is not None:
         return [Column(name, kind) for name, kind in types.items()]

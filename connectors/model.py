@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from connectors.errors import ConfigurationError, UnknownNameError, WindowError
 
@@ -137,6 +137,20 @@ class Cursor:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Deletes:
+    """That rows of a stream are deleted at their source, and are to be found by comparing keys."""
+
+    limit: float = 0.1
+    """The share of raw's live rows, 0 to 1, that may be gone in one comparison; beyond it nothing is marked."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.limit <= 1:
+            raise ConfigurationError(
+                f"The limit of deletes is {self.limit}.", remedy="It is a share of the rows: give a number from 0 to 1."
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
     """One table-like thing in a source. The ways to read (REST, PostgreSQL, files) add what they need.
@@ -158,6 +172,8 @@ class Stream:
     contract: SchemaContract = SchemaContract.EVOLVE
     reject_limit: float = 0.01
     """The share of a load's rows, 0 to 1, that may go to quarantine before the load fails instead."""
+    deletes: Deletes | None = None
+    """Set where the source deletes rows: `connectors.deletions` marks them in raw. None: nothing is looked for."""
 
     null_cursor_unless_said: ClassVar[NullCursor] = NullCursor.REJECT
 
@@ -191,6 +207,16 @@ class Stream:
             raise ConfigurationError(
                 f"Stream `{self.name}` has a reject_limit of {self.reject_limit}.",
                 remedy="It is a share of the rows: give a number from 0 to 1.",
+            )
+        if self.deletes is not None and self.write is WriteDisposition.REPLACE:
+            raise ConfigurationError(
+                f"Stream `{self.name}` is `replace` and names deletes.",
+                remedy="Drop deletes: a replaced table loses the rows that its source has lost, with each load.",
+            )
+        if self.deletes is not None and not self.primary_key:
+            raise ConfigurationError(
+                f"Stream `{self.name}` names deletes but has no primary_key.",
+                remedy="Name the key columns: deleted rows are found by their keys.",
             )
 
     @property
@@ -300,6 +326,19 @@ class Source(Protocol):
             ConfigurationError: the definition or the connection is wrong.
             SourceUnavailableError: the source cannot be reached (also while chunks are taken).
             MalformedResponseError: the source sent something that is not its data (likewise).
+        """
+        ...
+
+
+@runtime_checkable
+class KeySource(Source, Protocol):
+    """A source that can also say which keys it has."""
+
+    def keys(self, stream: Stream, connections: Connections) -> Extraction:
+        """Start reading the key fields of every row that the source has now, and nothing else of them.
+
+        Raises:
+            As `extract`.
         """
         ...
 

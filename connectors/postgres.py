@@ -116,6 +116,22 @@ class PostgresSource:
             position,
         )
 
+    def keys(self, stream: Stream, connections: Connections) -> Extraction:
+        """Start reading the keys; see `connectors.model.KeySource.keys`. All are of one snapshot."""
+        if not isinstance(stream, TableStream):
+            raise TypeError(f"{self.name} reads TableStream, not {type(stream).__name__}")
+        connection = _connect(connections.database(self.database))
+        try:
+            columns = [each for each in _columns(connection, stream) if each[0].name in stream.primary_key]
+            connection.autocommit = False  # read-only, and with a bound on idling
+        except BaseException:
+            connection.close()
+            raise
+        query = _copy(stream, columns, sql.SQL(""))
+        return Extraction(
+            LandingFormat.PGCOPY, _chunks(connection, query, stream), tuple(column for column, _ in columns)
+        )
+
 
 def _connect(url: URL) -> psycopg.Connection:
     if url.get_backend_name() != "postgresql":
@@ -193,13 +209,17 @@ def _position(
 
 
 def _query(stream: TableStream, columns: list[tuple[Column, bool]], request: ExtractRequest) -> sql.Composed:
+    types = {column.name: column.type for column, _ in columns}
+    return _copy(stream, columns, _condition(stream, types, request))
+
+
+def _copy(stream: TableStream, columns: list[tuple[Column, bool]], condition: sql.Composable) -> sql.Composed:
     selected = sql.SQL(", ").join(
         sql.Identifier(column.name) if binary else sql.SQL("{0}::text as {0}").format(sql.Identifier(column.name))
         for column, binary in columns
     )
-    types = {column.name: column.type for column, _ in columns}
     return sql.SQL("copy (select {} from {}{}) to stdout (format binary)").format(
-        selected, sql.Identifier(stream.schema, stream.table_name), _condition(stream, types, request)
+        selected, sql.Identifier(stream.schema, stream.table_name), condition
     )
 
 

@@ -1,8 +1,8 @@
 """Rebuild raw from the landing alone: for a table that was dropped or damaged, or to prove that the landing suffices.
 
 Every load of the stream that the ledger has as loaded is repeated in its order, each with the `_load_id` and
-`_loaded_at` that it had, so the rows come out as they were. The source is not asked. Readers see the old rows until all
-are there.
+`_loaded_at` that it had, so the rows come out as they were, those marked as deleted too. The source is not asked.
+Readers see the old rows until all are there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from psycopg.rows import class_row
 from connectors.destinations.landing import Landing, Manifest
 from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.connection import connect, translated_errors
-from connectors.destinations.warehouse.ledger import Lease
+from connectors.destinations.warehouse.key_comparison import KeyComparison
+from connectors.destinations.warehouse.ledger import Lease, LoadKind
 from connectors.destinations.warehouse.merge import Merge
 from connectors.destinations.warehouse.raw_table import LoadContext, RawTable
 from connectors.errors import HeadwaterError, LandingCorruptError
@@ -30,6 +31,7 @@ from connectors.model import Source, Stream, Window
 @dataclass(frozen=True, slots=True)
 class _PastLoad:
     load_id: UUID
+    kind: str
     manifest_key: str
     window_start: datetime | None
     window_end: datetime | None
@@ -91,7 +93,7 @@ def rebuild(
 def _past_loads(connection: psycopg.Connection, source: str, stream: str) -> list[_PastLoad]:
     with connection.cursor(row_factory=class_row(_PastLoad)) as cursor:
         return cursor.execute(
-            "select load_id, manifest_key, window_start, window_end, full_refresh, raw_loaded_at from ops.loads"
+            "select load_id, kind, manifest_key, window_start, window_end, full_refresh, raw_loaded_at from ops.loads"
             " where source = %s and stream = %s and status = 'loaded' and manifest_key is not null"
             " order by raw_loaded_at, loaded_at",
             [source, stream],
@@ -110,6 +112,9 @@ def _repeat(connection: psycopg.Connection, landing: Landing, context: LoadConte
         manifest.source_columns,
     ) as attempt:
         attempt.fill_from(landing, manifest)
+        if load.kind == LoadKind.KEYS:
+            KeyComparison(connection, attempt, context, marked_at=load.raw_loaded_at).mark()
+            return
         merge = Merge(connection, attempt, context, loaded_at=load.raw_loaded_at)
         merge.judge()
         merge.write()

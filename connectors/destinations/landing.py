@@ -76,6 +76,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     stream: str
     attempt: int
+    kind: str = "rows"
+    """What the objects hold: `rows` of the stream, or its `keys` alone."""
     landing_format: LandingFormat
     window_start: datetime | None
     window_end: datetime | None
@@ -253,6 +255,7 @@ class LandingWriter:
         cursor_from: str | None,
         cursor_to: str | None,
         position: SourcePosition | None = None,
+        kind: str = "rows",
     ) -> Manifest:
         """Close the last object and write the manifest.
 
@@ -273,6 +276,7 @@ class LandingWriter:
                 source=self._place.source,
                 stream=self._place.stream,
                 attempt=self._attempt,
+                kind=kind,
                 landing_format=self._format,
                 window_start=window[0] if window else None,
                 window_end=window[1] if window else None,

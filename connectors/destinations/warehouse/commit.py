@@ -54,7 +54,7 @@ def commit(connection: psycopg.Connection, lease: Lease, attempt: AttemptTable, 
     with connection.transaction():
         lease.check(connection)
         reach("commit-begun")
-        report = _report_of(connection, request) or _Commit(connection, attempt, request).run()
+        report = report_of(connection, request) or _Commit(connection, attempt, request).run()
     reach("committed")
     return report
 
@@ -72,10 +72,11 @@ def settle(warehouse: URL, request: CommitRequest) -> LoadReport | None:
             "select from ops.streams where source = %s and stream = %s for update",
             [context.source, context.stream.name],
         )
-        return _report_of(connection, request)
+        return report_of(connection, request)
 
 
-def _report_of(connection: psycopg.Connection, request: CommitRequest) -> LoadReport | None:
+def report_of(connection: psycopg.Connection, request: CommitRequest) -> LoadReport | None:
+    """What a load did, if it is committed already."""
     row = connection.execute(
         "select rows_extracted, rows_inserted, rows_updated, rows_unchanged, rows_duplicate, rows_quarantined,"
         " rows_deleted, cursor_to from ops.loads where load_id = %s and status = 'loaded'",
@@ -119,7 +120,7 @@ class _Commit:
             watermark=watermark.value,
             **counts,
         )
-        self._record(report)
+        record(self._connection, report)
         reach("load-recorded")
         self._connection.execute(sql.SQL("drop table if exists {}").format(self._attempt.name))
         return report
@@ -218,25 +219,27 @@ class _Commit:
                 ],
             )
 
-    def _record(self, report: LoadReport) -> None:
-        self._connection.execute(
-            """
-            update ops.loads
-            set status = 'loaded', loaded_at = clock_timestamp(), raw_loaded_at = now(),
-                cursor_to = %s, error = null, rows_extracted = %s,
-                rows_inserted = %s, rows_updated = %s, rows_unchanged = %s, rows_duplicate = %s,
-                rows_quarantined = %s, rows_deleted = %s
-            where load_id = %s
-            """,
-            [
-                report.watermark,
-                report.extracted,
-                report.inserted,
-                report.updated,
-                report.unchanged,
-                report.duplicate,
-                report.quarantined,
-                report.deleted,
-                report.load_id,
-            ],
-        )
+
+def record(connection: psycopg.Connection, report: LoadReport) -> None:
+    """Inside the transaction: that the load is loaded, with what became of its rows."""
+    connection.execute(
+        """
+        update ops.loads
+        set status = 'loaded', loaded_at = clock_timestamp(), raw_loaded_at = now(),
+            cursor_to = %s, error = null, rows_extracted = %s,
+            rows_inserted = %s, rows_updated = %s, rows_unchanged = %s, rows_duplicate = %s,
+            rows_quarantined = %s, rows_deleted = %s
+        where load_id = %s
+        """,
+        [
+            report.watermark,
+            report.extracted,
+            report.inserted,
+            report.updated,
+            report.unchanged,
+            report.duplicate,
+            report.quarantined,
+            report.deleted,
+            report.load_id,
+        ],
+    )

@@ -85,7 +85,7 @@ class LoadReport:
     """Other versions of a row that came in the same load; the last one counts."""
     quarantined: int
     deleted: int
-    """Rows that a `replace` found gone."""
+    """Rows that a `replace` or a comparison of keys found gone."""
     watermark: str | None
 
     @property
@@ -321,4 +321,14 @@ def mark_failed(connection: psycopg.Connection, load_id: UUID, message: str) -> 
         "update ops.loads set status = case when status = 'landed' then status else 'failed' end, error = %s"
         " where load_id = %s and status <> 'loaded'",
         [message[:4000], load_id],
+    )
+
+
+def close_key_loads(connection: psycopg.Connection, source: str, stream: str, message: str) -> None:
+    """Give up the reads of keys that were not committed. Keys age: rows that raw has got since would seem deleted, so
+    they are read anew each time, under a `load_id` of their own."""
+    connection.execute(
+        "update ops.loads set status = 'failed', error = coalesce(error, %s)"
+        " where source = %s and stream = %s and kind = 'keys' and status in ('extracting', 'landed')",
+        [message[:4000], source, stream],
     )
