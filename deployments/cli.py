@@ -146,7 +146,8 @@ def sources() -> None:
             key = f" by {', '.join(stream.primary_key)}" if stream.primary_key else ""
             cursor = f", changes since {stream.cursor.field}" if stream.cursor else ""
             windows = f", windows of {stream.event_time}" if stream.event_time else ""
-            console.print(f"  {stream.name}: {stream.write.value}{key}{cursor}{windows}")
+            deletes = ", deletions by key" if stream.deletes else ""
+            console.print(f"  {stream.name}: {stream.write.value}{key}{cursor}{windows}{deletes}")
 
 
 @app.command("rebuild")

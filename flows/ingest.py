@@ -6,7 +6,7 @@ runs of one stream take turns, and what is there already is not written again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from prefect import flow
@@ -93,6 +93,15 @@ def ingest_all(
         f"{source}.{stream}": ingest_stream.submit(source, stream, start, end, full_refresh)
         for source, stream in streams
     }
+    return reports_of(submitted)
+
+
+def reports_of(submitted: Mapping[str, PrefectFuture[list[LoadReport]]]) -> list[LoadReport]:
+    """Wait for the tasks of several streams, by stream, and show what they moved as an artifact.
+
+    Raises:
+        HeadwaterError: what went wrong with one of them, after all have ended; the others are loaded.
+    """
     wait(list(submitted.values()))
     states: dict[str, State[list[LoadReport]]] = {name: future.state for name, future in submitted.items()}
     reports = [report for state in states.values() if state.is_completed() for report in state.result()]
@@ -111,7 +120,7 @@ def ingest_all(
                 error.what += f" ({', '.join(others)} failed too.)"
             raise error
         raise ConfigurationError(
-            f"{', '.join(failed)} could not be ingested: {error or state.message}", remedy="See the task run's log."
+            f"{', '.join(failed)} did not end well: {error or state.message}", remedy="See the task run's log."
         ) from (error if isinstance(error, BaseException) else None)
     return reports
 

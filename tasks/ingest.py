@@ -16,7 +16,7 @@ from connectors.registry import source_named
 from tasks.credentials import PrefectConnections
 
 
-def _worth_another_try(task: Task, run: TaskRun, state: State) -> bool:  # type: ignore[type-arg]  # noqa: ARG001 - Prefect's signature
+def worth_another_try(task: Task, run: TaskRun, state: State) -> bool:  # type: ignore[type-arg]  # noqa: ARG001 - Prefect's signature
     """Only the warehouse's and landing's own trouble: a source is asked again inside its connector, once is enough."""
     error = state.result(raise_on_failure=False)
     return isinstance(error, DestinationUnavailableError)
@@ -27,7 +27,7 @@ def _worth_another_try(task: Task, run: TaskRun, state: State) -> bool:  # type:
     task_run_name="ingest {source}.{stream}",
     retries=2,
     retry_delay_seconds=[5, 30],
-    retry_condition_fn=_worth_another_try,
+    retry_condition_fn=worth_another_try,
     cache_policy=NO_CACHE,
     persist_result=False,
 )
@@ -50,12 +50,12 @@ def ingest_stream(
         Destination.of(connections),
         window=Window.parse(start, end) if start and end else None,
         full_refresh=full_refresh,
-        run=_run_name(),
+        run=run_name(),
         log=get_run_logger(),
     )
 
 
-def _run_name() -> str:
+def run_name() -> str:
     """Who works on the stream, for others that wait: the flow run, as the dashboard names it."""
     context = FlowRunContext.get()
     return f"flow run {context.flow_run.name} ({context.flow_run.id})" if context and context.flow_run else "task run"

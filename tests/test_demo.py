@@ -328,7 +328,7 @@ def test_the_single_commands_of_the_readme_work_again_and_again(demo: Demo, show
     demo.run("set -e; . .headwater/env\n" + "\n".join(commands))
     after = demo.prefect("deployments/filter", {})
     assert {each["id"] for each in after} == {each["id"] for each in before}
-    assert len(after) == 5
+    assert len(after) == 6
 
 
 def test_dbt_runs_by_hand_beside_the_real_schemas(demo: Demo, shown: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 from pathlib import Path
@@ -30,7 +31,9 @@ def deployments() -> list[dict[str, Any]]:
 
 
 def flow_of(deployment: dict[str, Any]) -> str:
-    return str(deployment["entrypoint"]).rsplit(".", 1)[1]
+    """The flow's name, as Prefect shows it."""
+    module, function = str(deployment["entrypoint"]).rsplit(".", 1)
+    return str(getattr(importlib.import_module(module), function).name)
 
 
 def test_dbt_never_becomes_a_python_package() -> None:
@@ -63,6 +66,13 @@ def test_every_source_has_a_deployment_with_a_schedule() -> None:
     ingested = {each["parameters"]["source"] for each in deployments() if flow_of(each) == "ingest"}
     assert ingested == set(SOURCES)
     assert all(each["schedules"] and each["concurrency_limit"]["limit"] == 1 for each in deployments())
+
+
+def test_every_source_with_deletes_has_a_deployment_that_looks_for_them() -> None:
+    looked_for = {each["parameters"]["source"] for each in deployments() if flow_of(each) == "deletions"}
+    assert looked_for == {
+        source.name for source in SOURCES.values() if any(stream.deletes for stream in source.streams)
+    }
 
 
 def test_no_parameter_of_a_deployment_holds_a_secret() -> None:
