@@ -60,10 +60,10 @@ class Demo:
     def variables(self) -> dict[str, str]:
         return LocalStack(self.home).environment()
 
-    def query(self, statement: str) -> list[tuple[Any, ...]]:
+    def query(self, statement: str, *, database: str = "headwater") -> list[tuple[Any, ...]]:
         server = LocalStack(self.home).postgres.server()
         assert server is not None
-        with server.connect("headwater") as connection:
+        with server.connect(database) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
@@ -243,6 +243,39 @@ def test_raw_is_rebuilt_from_the_landing_alone(demo: Demo, shown: str) -> None:
     assert demo.query(rows) == before
 
 
+def test_a_row_deleted_at_the_source_leaves_the_marts_until_it_is_back(demo: Demo, shown: str) -> None:
+    def compare_and_build(**parameters: Any) -> None:
+        for name, given in (("deletions/operations-db", parameters), ("transform/nyc", {})):
+            run = demo.ended(demo.start(name, **given))
+            assert run["state_type"] == "COMPLETED", run["state"]["message"]
+
+    before = demo.fingerprints()
+    [(airport,)] = demo.query(
+        "select min(airport_code) from (select airport_code from serving.dim_airports where not is_inferred"
+        " except select airport_code from serving.fct_daily_airport_operations) unserved"
+    )
+    [(plane,)] = demo.query("select min(tail_number) from serving.dim_planes where not is_inferred")
+    demo.query(
+        f"create table kept_airports as select * from airports where faa = '{airport}';"
+        f"create table kept_planes as select * from planes where tailnum = '{plane}';"
+        f"delete from airports where faa = '{airport}'; delete from planes where tailnum = '{plane}'",
+        database="operations",
+    )
+    compare_and_build()
+    assert demo.query(f"select * from serving.dim_airports where airport_code = '{airport}'") == []
+    inferred = f"select is_inferred, plane_type from serving.dim_planes where plane_key = '{plane}'"
+    assert demo.query(inferred) == [(True, None)], "its flights are still there"
+    kept = "select count(*), count(_deleted_at) from raw_operations_db.planes"
+    assert demo.query(kept) == [(3_322, 1)]
+    demo.query(
+        "insert into airports select * from kept_airports; insert into planes select * from kept_planes;"
+        "drop table kept_airports, kept_planes",
+        database="operations",
+    )
+    compare_and_build(streams=["planes", "airports"])
+    assert demo.fingerprints() == before
+
+
 def test_a_failing_test_fails_the_run_and_readers_keep_what_they_had(demo: Demo, shown: str) -> None:
     before = demo.fingerprints()
     [(origin, loaded_at)] = demo.query("select origin, _loaded_at::text from raw_flights_api.flights where id = 4242")
@@ -279,6 +312,9 @@ BAD_PARAMETERS = [
         {"source": "flights_api", "start": "2013-07-01", "end": "2013-07-02", "full_refresh": True},
         "A full refresh reads everything",
     ),
+    ("deletions", {"source": "operations_db", "streams": ["airlines"]}, "not looked for in airlines: no `deletes` is"),
+    ("deletions", {"source": "flights_api"}, "not looked for in flights: no `deletes` is defined"),
+    ("deletions", {"source": "operations_db", "limit": 30}, "give a number from 0 to 1"),
     ("transform", {"select": "fct_trains"}, "dbt selected nothing by `fct_trains`"),
 ]
 
@@ -287,9 +323,10 @@ def test_bad_parameters_get_one_clear_error_and_change_nothing(demo: Demo, shown
     """The first as a person would, through a deployment; all in one process, whose start is most of the time."""
     through_deployment = demo.start("ingest/flights-api", start="2013-07-02", end="2013-07-01")
     script = f"""
+from flows.deletions import find_deletions
 from flows.ingest import ingest
 from flows.transform import transform
-flows = dict(ingest=ingest, transform=transform)
+flows = dict(ingest=ingest, deletions=find_deletions, transform=transform)
 for name, parameters, _ in {BAD_PARAMETERS!r}:
     print("run", flows[name](**parameters, return_state=True).state_details.flow_run_id)
 """
