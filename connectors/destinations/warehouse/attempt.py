@@ -65,6 +65,8 @@ class AttemptTable:
         self._copying = connection.cursor()
         self._segment_bytes = 0
         self.rows = 0
+        self.unreadable = 0
+        """Of the rows, those that no values could be made of."""
 
     @property
     def columns(self) -> list[str]:
@@ -175,6 +177,7 @@ class AttemptTable:
                 lines = []
                 self._add_columns(parser.columns)
             if isinstance(row, Rejected):
+                self.unreadable += 1
                 lines.append(
                     b"\t".join([escaped(row.reason, ""), escaped(row.payload, ""), *[b"\\N"] * len(self._columns)])
                 )

@@ -136,7 +136,7 @@ class Merge:
         """
         needed = {*self._key, *([self.cursor] if self.cursor else [])}
         missing = sorted(needed - incoming.keys() | needed - set(self._attempt.columns))
-        if missing and self._attempt.rows:
+        if missing and self._attempt.rows > self._attempt.unreadable:
             raise self._context.violation(
                 f"No row has a value in {', '.join(missing)}.",
                 "Correct the stream's primary_key or cursor, or ask the source's owner what became of the field.",
