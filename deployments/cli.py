@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +29,7 @@ from connectors.ingest import WAREHOUSE_OWNER, Destination
 from connectors.model import stream_of
 from connectors.rebuild import rebuild
 from connectors.registry import SOURCES, source_named
+from connectors.sweep import sweep
 from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
 from deployments.demo.summary import print_summary
@@ -159,6 +160,20 @@ def rebuild_command(
     source = source_named(source_name)
     report = rebuild(source, stream_of(source, stream_name), Destination.of(EnvironmentConnections()))
     console.print(f"raw_{stream} has {report.rows:,} rows, from {report.loads} loads.")
+
+
+@app.command("sweep")
+def sweep_command(
+    older_than: Annotated[float, typer.Option(help="How many days ago it must have been written; one at least.")] = 7,
+) -> None:
+    """Delete what killed runs have left in the landing: objects that no manifest lists."""
+    destination = Destination.of(EnvironmentConnections())
+    reports = sweep(SOURCES.values(), destination, older_than=timedelta(days=older_than), run="headwater sweep")
+    table = Table("stream", "objects", "bytes", "left alone", box=None, pad_edge=False)
+    for report in reports:
+        name = f"{report.source}.{report.stream}"
+        table.add_row(name, f"{report.objects:,}", f"{report.bytes:,}", Text("\n".join(report.doubts)))
+    console.print(table)
 
 
 @app.command()

@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import boto3
 import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
+from moto.server import ThreadedMotoServer
 from psycopg import sql
 from sqlalchemy.engine import URL, make_url
 
@@ -164,6 +166,29 @@ def warehouse(postgres: Server, _warehouse_template: str) -> Iterator[Warehouse]
 @pytest.fixture
 def landing_folder(tmp_path: Path) -> Path:
     return tmp_path / "landing"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[StoreLocation]:
+    """A bucket of an S3 server on loopback."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = {
+        "access_key_id": "test",
+        "secret_access_key": "test",
+        "region": "us-east-1",
+        "endpoint": f"http://{host}:{port}",
+    }
+    boto3.client(
+        "s3",
+        endpoint_url=options["endpoint"],
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        region_name="us-east-1",
+    ).create_bucket(Bucket="landing")
+    yield StoreLocation("s3://landing/below/here", options)
+    server.stop()
 
 
 @pytest.fixture

@@ -276,6 +276,24 @@ def test_a_row_deleted_at_the_source_leaves_the_marts_until_it_is_back(demo: Dem
     assert demo.fingerprints() == before
 
 
+def test_orphans_in_the_landing_are_swept_by_night_and_by_hand(demo: Demo, shown: str) -> None:
+    [(key,)] = demo.query("select min(manifest_key) from ops.loads where stream = 'flights' and status = 'loaded'")
+    folder = (demo.home / "landing" / key).parent
+    there = {path.name for path in folder.iterdir()}
+    then = time.time() - timedelta(days=8).total_seconds()
+    said = ""
+    for by_hand in (False, True):
+        orphan = folder / "a99-00001.jsonl.zst"
+        orphan.write_bytes(b"left behind")
+        os.utime(orphan, (then, then))
+        if by_hand:
+            said = demo.run(". .headwater/env; headwater sweep --older-than 2")
+        else:
+            assert demo.ended(demo.start("housekeeping/nyc"))["state_type"] == "COMPLETED"
+        assert {path.name for path in folder.iterdir()} == there
+    assert re.search(r"flights_api\.flights +1 +11", said)
+
+
 def test_a_failing_test_fails_the_run_and_readers_keep_what_they_had(demo: Demo, shown: str) -> None:
     before = demo.fingerprints()
     [(origin, loaded_at)] = demo.query("select origin, _loaded_at::text from raw_flights_api.flights where id = 4242")
@@ -365,7 +383,7 @@ def test_the_single_commands_of_the_readme_work_again_and_again(demo: Demo, show
     demo.run("set -e; . .headwater/env\n" + "\n".join(commands))
     after = demo.prefect("deployments/filter", {})
     assert {each["id"] for each in after} == {each["id"] for each in before}
-    assert len(after) == 6
+    assert len(after) == 7
 
 
 def test_dbt_runs_by_hand_beside_the_real_schemas(demo: Demo, shown: str) -> None:

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,6 +101,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """A file or object below the landing, whatever it is."""
+
+    key: str
+    bytes: int
+    modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class LoadPlace:
     """Where one load's objects are."""
 
@@ -167,6 +178,39 @@ class Landing:
         except (BaseError, OSError) as error:
             raise _unavailable(error) from error
         return manifest
+
+    def streams(self) -> Iterator[tuple[str, str]]:
+        """Source and stream of every folder that loads may be in."""
+        try:
+            for source in obstore.list_with_delimiter(self._store)["common_prefixes"]:
+                for stream in obstore.list_with_delimiter(self._store, source)["common_prefixes"]:
+                    yield source, stream.rpartition("/")[2]
+        except BaseError as error:
+            raise _unavailable(error) from error
+
+    def stored(self, source: str, stream: str) -> Iterator[Stored]:
+        """All that is below a stream's folder: in a local one also what writers that died have left half done."""
+        prefix = f"{source}/{stream}"
+        try:
+            if self._folder is not None:
+                yield from _files_below(self._folder, prefix)
+                return
+            for batch in obstore.list(self._store, prefix=prefix):
+                for found in batch:
+                    yield Stored(found["path"], found["size"], found["last_modified"])
+        except (BaseError, OSError) as error:
+            raise _unavailable(error) from error
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects. The caller knows that they are no data: `connectors.sweep` finds out."""
+        try:
+            if self._folder is not None:
+                for key in keys:
+                    (self._folder / key).unlink(missing_ok=True)
+                return
+            obstore.delete(self._store, list(keys))
+        except (BaseError, OSError) as error:
+            raise _unavailable(error) from error
 
     def read(self, manifest: Manifest) -> Iterator[Chunk]:
         """The load's records again, as they were when it landed.
@@ -396,6 +440,18 @@ def _create_durably(path: Path, body: bytes) -> None:
     finally:
         os.unlink(temporary)
     _flush(path.parent)
+
+
+def _files_below(folder: Path, prefix: str) -> Iterator[Stored]:
+    """The regular files; links are neither followed nor named."""
+    for parent, _, names in os.walk(folder / prefix):
+        for name in names:
+            path = Path(parent, name)
+            with suppress(FileNotFoundError):  # a writer has just given it its name
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode):
+                    key = path.relative_to(folder).as_posix()
+                    yield Stored(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
 
 
 def _flush(path: Path) -> None:

@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-import boto3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 
 from connectors.connections import StoreLocation
 from connectors.destinations.landing import Landing, LoadPlace, Manifest, _records
 from connectors.errors import ConfigurationError, DestinationUnavailableError, LandingCorruptError
 from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER
 from connectors.model import Chunk, Column, FileVersion, LandingFormat
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[StoreLocation]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = {
-        "access_key_id": "test",
-        "secret_access_key": "test",
-        "region": "us-east-1",
-        "endpoint": f"http://{host}:{port}",
-    }
-    boto3.client(
-        "s3",
-        endpoint_url=options["endpoint"],
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-        region_name="us-east-1",
-    ).create_bucket(Bucket="landing")
-    yield StoreLocation("s3://landing/below/here", options)
-    server.stop()
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -1,0 +1,40 @@
+"""Housekeeping: what killed runs left in the landing goes, a week later.
+
+Write mode: only objects that no manifest lists are deleted. Rerun safety: any time, also beside loads; a stream that is
+being loaded is waited for, or left to the next night.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+
+from connectors.sweep import SweepReport, check_age
+from tasks.housekeeping import sweep_landing
+
+
+@flow(name="housekeeping", persist_result=False)
+def housekeeping(older_than_days: float = 7) -> list[SweepReport]:
+    """Sweep the landing.
+
+    Args:
+        older_than_days: how many days ago an orphan must have been written; one at least.
+    """
+    check_age(timedelta(days=older_than_days))
+    reports = sweep_landing(older_than_days)
+    create_table_artifact(
+        key="sweep",
+        description="Orphans deleted from the landing, and what was left alone.",
+        table=[
+            {
+                "stream": f"{report.source}.{report.stream}",
+                "objects": report.objects,
+                "bytes": report.bytes,
+                "left alone": " ".join(report.doubts),
+            }
+            for report in reports
+        ],
+    )
+    return reports
