@@ -182,6 +182,7 @@ def test_a_run_that_wakes_up_after_its_successor_commits_nothing_and_says_why(sc
     assert ("stopped within its transaction" if in_commit else "FencedError: This run lost the stream") in errors
     assert (scene.raw(), scene.warehouse.query("select * from ops.watermarks")) == after
     assert scene.raw() == scene.there()
+    assert scene.warehouse.query("select distinct status from ops.loads") == [("loaded",)]
 
 
 @contextmanager
