@@ -211,6 +211,7 @@ class _Ingestion:
         extraction = self.source.extract(self.stream, request, self.connections)
         if extraction.position is not None and extraction.position.is_behind:
             self._check_rewound(extraction.position)
+        manifest: Manifest | None = None
         with self._attempt(load, extraction.format, extraction.columns) as attempt:
             with self.destination.landing.writer(self._place(load), load.attempt, extraction.format) as writer:
                 files = take_in(extraction, attempt, writer, self.log)
@@ -225,7 +226,10 @@ class _Ingestion:
                     reach("manifest-written")
                     self._note_landed(load, manifest)
                     reach("landed-noted")
-            return self._commit(load, attempt, extraction.position, files)
+            if manifest is None or manifest.attempt == load.attempt:
+                return self._commit(load, attempt, extraction.position, files)
+        # An earlier attempt woke up and was first: what it landed is the load, also for a rebuild.
+        return self._load_landed(load, manifest)
 
     def _check_rewound(self, position: SourcePosition) -> None:
         """The source's highest cursor is lower than the watermark: its newest rows were deleted, or it was put back.

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -24,6 +25,7 @@ from connectors.failpoints import FAILPOINTS
 from connectors.ingest import Destination
 from connectors.model import Cursor, WriteDisposition
 from connectors.postgres import PostgresSource
+from connectors.rebuild import rebuild
 from tests.conftest import Warehouse
 from tests.connectors.examples import Prepare, database, erp, load_table
 
@@ -183,6 +185,32 @@ def test_a_run_that_wakes_up_after_its_successor_commits_nothing_and_says_why(sc
     assert (scene.raw(), scene.warehouse.query("select * from ops.watermarks")) == after
     assert scene.raw() == scene.there()
     assert scene.warehouse.query("select distinct status from ops.loads") == [("loaded",)]
+
+
+@pytest.mark.parametrize("scene", ["replace"], indirect=True)
+def test_a_manifest_that_a_sleeper_wrote_first_is_what_is_loaded(scene: Scene) -> None:
+    stop = {"HEADWATER_FAILPOINT": "all-copied", "HEADWATER_FAILPOINT_SIGNAL": "STOP"}
+    processes = []
+    try:
+        for lease in (1, 60):
+            processes.append(scene.process(lease=lease, **stop))
+            while psutil.Process(processes[-1].pid).status() != psutil.STATUS_STOPPED:
+                time.sleep(0.1)
+            scene.change()  # the two have not read the same
+        for process, says in zip(processes, ("FencedError", ""), strict=True):
+            process.send_signal(signal.SIGCONT)
+            _, errors = process.communicate(timeout=60)
+            assert says in errors
+        assert processes[1].returncode == 0, errors
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    loaded = scene.raw()
+    scene.warehouse.execute("drop table raw_erp.t")
+    rebuild(source_of("replace"), source_of("replace").streams[0], scene.destination)
+    assert scene.raw() == loaded
+    scene.check_after_rerun()
 
 
 @contextmanager
