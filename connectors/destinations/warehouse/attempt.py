@@ -17,6 +17,7 @@ from psycopg import sql
 
 from connectors.destinations.landing import Landing, Manifest
 from connectors.destinations.warehouse.columns import PAYLOAD, REJECTED, ROW, Kind, column_name, column_names
+from connectors.destinations.warehouse.connection import LOADING
 from connectors.destinations.warehouse.raw_table import raw_columns
 from connectors.destinations.warehouse.records import CsvRecords, JsonLines, RecordParser, Rejected, escaped
 from connectors.errors import LandingCorruptError
@@ -26,8 +27,6 @@ from connectors.model import Chunk, Column, FileVersion, LandingFormat, Stream
 
 _SEGMENT_BYTES = 32 << 20
 """Bytes after which what was copied is committed, so that no transaction stays open for as long as a source sends."""
-
-SCHEMA = "loading"
 
 
 class AttemptTable:
@@ -49,7 +48,7 @@ class AttemptTable:
         self._connection = connection
         self._label = f"{source}.{stream.name}"
         self.relation = f"l{load_id.hex}_{attempt}"
-        self.name = sql.Identifier(SCHEMA, self.relation)
+        self.name = sql.Identifier(LOADING, self.relation)
         self._format = landing_format
         self._typed = tuple(columns)
         self._parser: RecordParser | None = None
@@ -232,13 +231,13 @@ class AttemptTable:
         rows = self._connection.execute(
             "select relname from pg_class where relnamespace = %s::regnamespace and relkind = 'r'"
             " and obj_description(oid, 'pg_class') = %s",
-            [SCHEMA, self._label],
+            [LOADING, self._label],
         ).fetchall()
         for (name,) in rows:
             # One that sleeps in the middle of its COPY holds a lock: its table is left to a later run.
             with suppress(psycopg.errors.LockNotAvailable), self._connection.transaction():
                 self._connection.execute("set local lock_timeout = '1s'")
-                self._connection.execute(sql.SQL("drop table if exists {}").format(sql.Identifier(SCHEMA, name)))
+                self._connection.execute(sql.SQL("drop table if exists {}").format(sql.Identifier(LOADING, name)))
 
     def fill_from(self, landing: Landing, manifest: Manifest) -> tuple[FileVersion, ...]:
         """Take all of a load from the landing.

@@ -9,7 +9,10 @@ import psycopg
 from sqlalchemy.engine import URL
 
 from connectors.database import address, psycopg_arguments
-from connectors.errors import ConfigurationError, DataError, DestinationUnavailableError
+from connectors.errors import ConfigurationError, DataError, DestinationUnavailableError, FencedError
+
+LOADING = "loading"
+"""The schema of the tables that attempts fill."""
 
 _SETTINGS = {
     "client_encoding": "UTF8",
@@ -79,6 +82,7 @@ def translated_errors() -> Iterator[None]:
 
     Raises:
         DestinationUnavailableError: the connection broke, a lock was not given in time, or the disk is full.
+        FencedError: a successor dropped the attempt's table.
         DataError: text that is not UTF-8, which only a source without an encoding of its own can send.
     """
     try:
@@ -110,6 +114,12 @@ def translated_errors() -> Iterator[None]:
             remedy="Run again: what was not committed left no trace.",
         ) from error
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+        if f'"{LOADING}.' in str(error):
+            raise FencedError(
+                "This run lost the stream while it was stopped: its successor dropped the table that it was filling. "
+                "It committed nothing.",
+                remedy="Nothing needs to be done: the successor did the work.",
+            ) from error
         raise ConfigurationError(
             f"The warehouse lacks a table or column of Headwater's own: {_line(error)}",
             remedy="Run `headwater migrate`.",

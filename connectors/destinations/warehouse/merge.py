@@ -8,7 +8,7 @@ from datetime import datetime
 import psycopg
 from psycopg import sql
 
-from connectors.destinations.warehouse.attempt import SCHEMA, AttemptTable
+from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.columns import (
     DELETED_AT,
     LOAD_ID,
@@ -21,6 +21,7 @@ from connectors.destinations.warehouse.columns import (
     needs_check,
     widens,
 )
+from connectors.destinations.warehouse.connection import LOADING
 from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, type_name
 from connectors.model import WriteDisposition
 
@@ -84,7 +85,7 @@ class Merge:
         fits = self._attempt.may_become_raw and not self._table.columns and self._attempt.types == self.types
         if not fits or self._rejected_here:
             return False
-        return self._table.become(SCHEMA, self._attempt.relation, (ROW, REJECTED, PAYLOAD), self._when)
+        return self._table.become(LOADING, self._attempt.relation, (ROW, REJECTED, PAYLOAD), self._when)
 
     @property
     def _when(self) -> sql.Composable:
