@@ -18,9 +18,9 @@ from connectors.destinations.warehouse.columns import (
     ROW,
     column_name,
     inferred_type,
-    needs_check,
     widens,
 )
+from connectors.destinations.warehouse.judgement import Judgement
 from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, type_name
 from connectors.model import WriteDisposition
 
@@ -65,8 +65,18 @@ class Merge:
         incoming = self._incoming_types()
         if self._has_columns_it_relies_on(incoming):
             self.types = self._table.follow(incoming, is_typed=self._attempt.types is not None)
-            self._columns = [name for name in incoming if name in self._attempt.columns]
-            self._reject(self._columns, self.types)
+            self._columns = [name for name in incoming if name in self._attempt.columns and name in self.types]
+            judgement = Judgement(
+                self._connection,
+                self._attempt,
+                self._table,
+                self._stream.contract,
+                relied_on=self._relied_on,
+                incoming=incoming,
+                types=self.types,
+            )
+            lacking = [name for name in self._attempt.columns if name not in self.types]
+            self._rejected_here = judgement.run(self._columns, lacking)
 
     def write(self) -> dict[str, int]:
         """Bring the accepted rows into raw; what happened to them, in rows, by the names of `LoadReport`.
@@ -121,6 +131,8 @@ class Merge:
         """The type of a column that the source has typed: the declared one, if it holds all that the source's does."""
         if declared is None or declared == source:
             return source
+        if self._stream.contract.keeps_columns:
+            return declared  # each value is judged by itself
         if declared != "text" and not widens(source, declared):
             raise self._context.violation(
                 f"`{name}` is declared as {declared}, and the source's {source} does not fit into it unchanged.",
@@ -134,54 +146,28 @@ class Merge:
         Raises:
             ContractViolationError: there are rows, and they lack one.
         """
-        needed = {*self._key, *([self.cursor] if self.cursor else [])}
+        needed = self._relied_on.keys()
         missing = sorted(needed - incoming.keys() | needed - set(self._attempt.columns))
         if missing and self._attempt.rows > self._attempt.unreadable:
             raise self._context.violation(
                 f"No row has a value in {', '.join(missing)}.",
                 "Correct the stream's primary_key or cursor, or ask the source's owner what became of the field.",
             )
+        has = self._table.columns
+        if self._stream.contract.keeps_columns and has and (absent := sorted(needed - has.keys())):
+            raise self._context.violation(
+                f"Raw has no column {', '.join(absent)}, and the contract `{self._stream.contract}` adds none.",
+                "Correct the stream's primary_key or cursor, or set the contract to `evolve` for one load.",
+            )
         return not missing
 
-    def _reject(self, columns: list[str], types: Mapping[str, str]) -> None:
-        """Mark the rows that raw cannot hold: a value that its column's type refuses, a key that is missing.
-
-        Only those rows are written; a load without any costs one scan.
-        """
-        reasons: list[sql.Composable] = []
-        if self._attempt.types is None:
-            for name in columns:
-                kinds = self._attempt.kinds
-                if needs_check(kinds[name] if kinds is not None else None, types[name]):
-                    reasons.append(_unfit(name, types[name]))
-        reasons += [
-            sql.SQL("when {} is null then {}").format(
-                sql.Identifier(name), sql.Literal(f"column {name}: the key is null")
-            )
-            for name in self._key
-        ]
-        if self.cursor is not None and self._stream.rejects_null_cursors:
-            reasons.append(
-                sql.SQL("when {} is null then {}").format(
-                    sql.Identifier(self.cursor), sql.Literal(f"column {self.cursor}: the cursor is null")
-                )
-            )
-        if not reasons:
-            return
-        case = sql.SQL("case {} end").format(sql.SQL(" ").join(reasons))
-        data = sql.SQL(", ").join(
-            sql.SQL("{}, {}").format(sql.Literal(name), sql.Identifier(name)) for name in self._attempt.columns
-        )
-        self._rejected_here = self._execute(
-            sql.SQL("update {table} set {rejected} = {case}, {payload} = json_build_object({data})::text"
-                    " where {rejected} is null and {case} is not null").format(
-                table=self._attempt.name,
-                rejected=sql.Identifier(REJECTED),
-                payload=sql.Identifier(PAYLOAD),
-                case=case,
-                data=data,
-            )
-        ).rowcount  # fmt: skip
+    @property
+    def _relied_on(self) -> dict[str, str | None]:
+        """The key and the cursor, each with what is wrong with a row that has none; None if nothing is."""
+        found: dict[str, str | None] = dict.fromkeys(self._key, "the key is null")
+        if self.cursor is not None:
+            found.setdefault(self.cursor, "the cursor is null" if self._stream.rejects_null_cursors else None)
+        return found
 
     def _write(self, columns: list[str], types: Mapping[str, str]) -> dict[str, int]:
         """Bring the accepted rows into raw by the stream's write disposition; what happened to them, in rows."""
@@ -353,27 +339,6 @@ _WITHOUT_EQUALITY = ("json", "xml", "point", "polygon", "path", "box", "circle",
 def _comparable(column: sql.Composable, kind: str) -> sql.Composable:
     """A column in a form that can be compared: json, xml and the geometric types have no `=` of the whole value."""
     return sql.SQL("{}::text").format(column) if kind.removesuffix("[]") in _WITHOUT_EQUALITY else column
-
-
-def _unfit(name: str, kind: str) -> sql.Composed:
-    """`when` a text is no value of a type `then` why. `1` is no boolean here, though PostgreSQL would take it."""
-    column = sql.Identifier(name)
-    if kind == "boolean":
-        return sql.SQL("when {} not in ('true', 'false') then {}").format(
-            column, sql.Literal(f"column {name}: not true or false")
-        )
-    invalid = sql.SQL(
-        "when not pg_input_is_valid({0}, {1}) then {2} || (pg_input_error_info({0}, {1})).message"
-    ).format(column, sql.Literal(kind), sql.Literal(f"column {name}: "))
-    # Values that the type would take and round: raw holds what the source said, or does not hold it.
-    if kind.startswith("numeric("):
-        rounds = sql.SQL("{0}::numeric <> {0}::{1}").format(column, type_name(kind))
-    elif kind.startswith("time"):
-        rounds = sql.SQL("{} ~ {}").format(column, sql.Literal(r"\.\d{7}"))
-    else:
-        return invalid
-    too_fine = sql.Literal(f"column {name}: more digits than {kind} holds")
-    return sql.SQL("{} when {} then {}").format(invalid, rounds, too_fine)
 
 
 def _names(columns: Iterable[str]) -> sql.Composed:

@@ -93,6 +93,8 @@ class RawTable:
             return dict(incoming)
         types = dict(self.columns)
         for name, kind in incoming.items():
+            if self._stream.contract.keeps_columns:
+                continue  # what does not fit is judged by itself, later
             if name not in types:
                 self._refuse_if_frozen(f"The column `{name}` is new.")
                 self._alter(sql.SQL("add column {} {}").format(sql.Identifier(name), type_name(kind)))
@@ -236,7 +238,7 @@ class RawTable:
         latest: dict[str, str] = dict(
             self._connection.execute(
                 "select distinct on (column_name) column_name, change from ops.schema_changes"
-                " where source = %s and stream = %s order by column_name, id desc",
+                " where source = %s and stream = %s and change <> 'discarded' order by column_name, id desc",
                 [self._context.source, self._stream.name],
             ).fetchall()
         )
@@ -247,11 +249,21 @@ class RawTable:
             elif name in incoming and latest.get(name) == "removed":
                 self._note(name, "returned", None, kind)
 
-    def _note(self, column: str, change: str, old: str | None, new: str | None) -> None:
+    def note_discarded(self, column: str, kind: str | None, wanted: str | None, rows: int) -> None:
+        """Record that rows came into raw without their value of a column.
+
+        Args:
+            kind: raw's type of the column; None if raw has no such column.
+            wanted: the type that the load asked for, if it is another.
+        """
+        self._note(column, "discarded", kind, wanted, rows)
+
+    def _note(self, column: str, change: str, old: str | None, new: str | None, rows: int | None = None) -> None:
         if self._context.is_rebuild:
             return
         self._connection.execute(
-            "insert into ops.schema_changes (source, stream, load_id, column_name, change, from_type, to_type)"
-            " values (%s, %s, %s, %s, %s, %s, %s)",
-            [self._context.source, self._stream.name, self._context.load_id, column, change, old, new],
+            "insert into ops.schema_changes"
+            " (source, stream, load_id, column_name, change, from_type, to_type, rows_discarded)"
+            " values (%s, %s, %s, %s, %s, %s, %s, %s)",
+            [self._context.source, self._stream.name, self._context.load_id, column, change, old, new, rows],
         )
