@@ -192,7 +192,7 @@ def test_a_table_whose_types_changed_is_judged_value_by_value(
     ]
     types = warehouse.query(
         "select attname, format_type(atttypid, atttypmod) from pg_attribute"
-        " where attrelid = 'raw_erp.t'::regclass and attnum between 1 and 5"
+        " where attrelid = 'raw_erp.t'::regclass and attnum > 0 and not attisdropped and attname not like '\\_%'"
     )
     assert dict(types) == {
         "id": "integer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import psycopg
@@ -10,6 +11,7 @@ from psycopg import sql
 
 from connectors.destinations.warehouse.attempt import SCHEMA, AttemptTable
 from connectors.destinations.warehouse.columns import (
+    BESIDE,
     DELETED_AT,
     LOAD_ID,
     LOADED_AT,
@@ -21,8 +23,19 @@ from connectors.destinations.warehouse.columns import (
     widens,
 )
 from connectors.destinations.warehouse.judgement import Judgement
-from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, type_name
+from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, Replay, type_name
 from connectors.model import WriteDisposition
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a load did not bring when it was loaded; a rebuild does not bring it either."""
+
+    quarantined: tuple[int, ...] = ()
+    """Places of rows in the load, from 1."""
+    discarded: Mapping[str, str | None] = field(default_factory=dict)
+    """By column: the type that some values did not fit; None where raw had no such column."""
+
 
 _NOTHING = {"inserted": 0, "updated": 0, "unchanged": 0, "duplicate": 0, "deleted": 0}
 
@@ -32,6 +45,7 @@ class Merge:
 
     Args:
         loaded_at: what the rows say of when they were loaded; now, without it.
+        past: what to leave out because history did.
     """
 
     def __init__(
@@ -41,6 +55,7 @@ class Merge:
         context: LoadContext,
         *,
         loaded_at: datetime | None = None,
+        past: Past | None = None,
     ) -> None:
         self._connection = connection
         self._attempt = attempt
@@ -50,6 +65,7 @@ class Merge:
         self._raw = self._table.name
         self._key = self._table.key
         self._loaded_at = loaded_at
+        self._past = past or Past()
         self.cursor = column_name(self._stream.cursor.field) if self._stream.cursor else None
         self.types: dict[str, str] = {}
         """Raw's types once judged; empty when the load has nothing to bring."""
@@ -62,21 +78,28 @@ class Merge:
         Raises:
             ContractViolationError: the columns break the contract.
         """
-        incoming = self._incoming_types()
-        if self._has_columns_it_relies_on(incoming):
-            self.types = self._table.follow(incoming, is_typed=self._attempt.types is not None)
-            self._columns = [name for name in incoming if name in self._attempt.columns and name in self.types]
-            judgement = Judgement(
-                self._connection,
-                self._attempt,
-                self._table,
-                self._stream.contract,
-                relied_on=self._relied_on,
-                incoming=incoming,
-                types=self.types,
-            )
-            lacking = [name for name in self._attempt.columns if name not in self.types]
-            self._rejected_here = judgement.run(self._columns, lacking)
+        self._narrow()
+        self._mark(self._past.quarantined, "quarantined before")
+        left_out = {name for name, kind in self._past.discarded.items() if kind is None}
+        incoming = {name: kind for name, kind in self._incoming_types().items() if name not in left_out}
+        if not self._has_columns_it_relies_on(incoming):
+            return
+        self.types = self._table.follow(incoming, is_typed=self._attempt.types is not None)
+        brought = [name for name in self._attempt.columns if name not in left_out]
+        self._columns = [name for name in brought if name in incoming and name in self.types]
+        judgement = Judgement(
+            self._connection,
+            self._attempt,
+            self._table,
+            self._stream.contract,
+            relied_on=self._relied_on,
+            incoming=incoming,
+            types=self.types,
+        )
+        for name, kind in self._past.discarded.items():
+            if kind is not None and name in brought:
+                judgement.take_out(name, kind)
+        self._rejected_here = judgement.run(self._columns, [name for name in brought if name not in self.types])
 
     def write(self) -> dict[str, int]:
         """Bring the accepted rows into raw; what happened to them, in rows, by the names of `LoadReport`.
@@ -92,7 +115,7 @@ class Merge:
     def _becomes_raw(self) -> bool:
         """Whether the attempt's table could take raw's place as it is, and has. Only a first load's can."""
         fits = self._attempt.may_become_raw and not self._table.columns and self._attempt.types == self.types
-        if not fits or self._rejected_here:
+        if not fits or self._rejected_here or self._past.quarantined:
             return False
         return self._table.become(SCHEMA, self._attempt.relation, (ROW, REJECTED, PAYLOAD), self._when)
 
@@ -171,18 +194,20 @@ class Merge:
 
     def _write(self, columns: list[str], types: Mapping[str, str]) -> dict[str, int]:
         """Bring the accepted rows into raw by the stream's write disposition; what happened to them, in rows."""
+        superseded = self._drop_superseded(types)
         accepted = _one(
             self._execute(
                 sql.SQL("select count(*) from {} where {} is null").format(self._attempt.name, sql.Identifier(REJECTED))
             )
         )
         counts = {**_NOTHING, "inserted": accepted}
-        if self._stream.write is WriteDisposition.REPLACE and not self._key:
+        if self._stream.write is WriteDisposition.REPLACE and not self._key and not self._is_partial:
             return self._replace_unkeyed(accepted, columns, types)
         if not self._key:
+            counts["deleted"] = self._delete_replayed()
             self._execute(self._insert(columns, types, sql.SQL("")), [self._context.load_id])
             return counts
-        if self._stream.write is WriteDisposition.REPLACE:
+        if self._stream.write is WriteDisposition.REPLACE and not self._is_partial:
             counts["deleted"] = self._delete_absent(types)
         row = self._execute(
             sql.SQL(
@@ -203,7 +228,7 @@ class Merge:
         )
         counts["inserted"], counts["updated"] = row
         counts["unchanged"] = distinct - counts["inserted"] - counts["updated"]
-        counts["duplicate"] = accepted - distinct
+        counts["duplicate"] = accepted - distinct + superseded
         return counts
 
     def _replace_unkeyed(self, accepted: int, columns: list[str], types: Mapping[str, str]) -> dict[str, int]:
@@ -280,7 +305,8 @@ class Merge:
 
         In an `append` stream it stays as it is: events do not change. A full refresh takes the source's word for all.
         """
-        if self._stream.write is WriteDisposition.APPEND and not self._context.full_refresh:
+        replay = self._context.replay
+        if self._stream.write is WriteDisposition.APPEND and not (self._context.full_refresh or replay):
             return sql.SQL("on conflict ({}) do nothing").format(_names(self._key))
         changing = [name for name in types if name not in self._key]
         alive = sql.SQL("t.{} is not null").format(sql.Identifier(DELETED_AT))
@@ -289,7 +315,9 @@ class Merge:
             sql.SQL(", ").join(_comparable(sql.Identifier("excluded", name), types[name]) for name in changing),
         )
         condition = sql.SQL("({} or {})").format(differs, alive) if changing else alive
-        if self.cursor and not self._context.full_refresh:
+        if replay is not None:
+            condition = sql.SQL("{} and {}").format(condition, self._is_not_newer_than(replay))
+        elif self.cursor and not self._context.full_refresh:
             condition = sql.SQL("{} and coalesce(excluded.{c} >= t.{c}, t.{c} is null)").format(
                 condition, c=sql.Identifier(self.cursor)
             )
@@ -299,6 +327,133 @@ class Merge:
         assignments.append(sql.SQL("{} = null").format(sql.Identifier(DELETED_AT)))
         return sql.SQL("on conflict ({}) do update set {} where {}").format(
             _names(self._key), sql.SQL(", ").join(assignments), condition
+        )
+
+    def _is_not_newer_than(self, replay: Replay) -> sql.Composed:
+        """Whether raw's row may give way to one of an earlier load.
+
+        By the cursor, where there is one. Where it cannot tell (versions that share it, or a full refresh since, which
+        may have gone back in it), raw's row has to be of a load that is not later; a replay counts as the load that it
+        repeats. A row that was deleted since stays deleted. In an `append` stream only rows of the load itself change.
+        """
+        if self._stream.write is WriteDisposition.APPEND:
+            return sql.SQL("t.{} in ({})").format(sql.Identifier(LOAD_ID), self._loads_of(replay))
+        later = sql.SQL(
+            "t.{} in (select l.load_id from ops.loads l left join ops.loads o on o.load_id = l.replay_of"
+            " where l.source = {} and l.stream = {} and coalesce(o.raw_loaded_at, l.raw_loaded_at) > {})"
+        ).format(
+            sql.Identifier(LOAD_ID),
+            sql.Literal(self._context.source),
+            sql.Literal(self._stream.name),
+            sql.Literal(replay.as_of),
+        )
+        test = sql.SQL("not {}").format(later)
+        if self.cursor:
+            refreshed = sql.SQL(
+                "exists (select from ops.loads where source = {} and stream = {} and full_refresh"
+                " and status = 'loaded' and raw_loaded_at > {} and raw_loaded_at < {})"
+            ).format(
+                sql.Literal(self._context.source), sql.Literal(self._stream.name), sql.Literal(replay.as_of), self._when
+            )  # fmt: skip
+            test = sql.SQL(
+                "(coalesce(excluded.{c} > t.{c}, false) and not {refreshed}"
+                " or ({refreshed} or coalesce(excluded.{c} = t.{c}, t.{c} is null)) and {test})"
+            ).format(c=sql.Identifier(self.cursor), test=test, refreshed=refreshed)
+        return sql.SQL("{} and coalesce(t.{} <= {}, true)").format(
+            test, sql.Identifier(DELETED_AT), sql.Literal(replay.as_of)
+        )
+
+    @staticmethod
+    def _loads_of(replay: Replay) -> sql.Composed:
+        """The load that is replayed, and its replays."""
+        return sql.SQL("select load_id from ops.loads where load_id = {0} or replay_of = {0}").format(
+            sql.Literal(replay.of)
+        )
+
+    @property
+    def _is_partial(self) -> bool:
+        """Whether these are but some rows of a load: what is not among them is not gone."""
+        return self._context.replay is not None and self._context.replay.rows is not None
+
+    def _delete_replayed(self) -> int:
+        """Without a key, events that come again are told by their load alone: those of it give way to the replay."""
+        replay = self._context.replay
+        if replay is None or replay.rows is not None:
+            return 0
+        return self._execute(
+            sql.SQL("delete from {} where {} in ({})").format(
+                self._raw, sql.Identifier(LOAD_ID), self._loads_of(replay)
+            )
+        ).rowcount  # fmt: skip
+
+    def _mark(self, rows: tuple[int, ...], why: str) -> None:
+        if rows:
+            self._execute(
+                sql.SQL("update {} set {rejected} = %s where {} = any(%s::bigint[])").format(
+                    self._attempt.name, sql.Identifier(ROW), rejected=sql.Identifier(REJECTED)
+                ),
+                [why, list(rows)],
+            )
+
+    def _narrow(self) -> None:
+        """In a replay of some rows, keep those, and beside them, marked, the other versions of them in the load."""
+        if self._context.replay is None or self._context.replay.rows is None:
+            return
+        rows = list(self._context.replay.rows)
+        has = self._table.columns
+        kept: sql.Composable = sql.SQL("false")
+        if self._key and set(self._key) <= has.keys() & set(self._attempt.columns):
+            kept = sql.SQL("exists (select from {} s where s.{} = any({rows}) and {same})").format(
+                self._attempt.name,
+                sql.Identifier(ROW),
+                rows=sql.SQL("%(rows)s::bigint[]"),
+                same=self._same_key(has),
+            )
+        table, row = self._attempt.name, sql.Identifier(ROW)
+        for statement in (
+            sql.SQL("delete from {} b where not b.{} = any(%(rows)s::bigint[]) and not {}").format(table, row, kept),
+            sql.SQL("update {} set {} = {} where not {} = any(%(rows)s::bigint[])").format(
+                table, sql.Identifier(REJECTED), sql.Literal(BESIDE), row
+            ),
+        ):
+            self._connection.execute(statement, {"rows": rows})
+        count = sql.SQL("select count(*) from {} where {} is distinct from {}")
+        self._attempt.rows = _one(
+            self._execute(count.format(table, sql.Identifier(REJECTED), sql.Literal(BESIDE)))
+        )  # fmt: skip
+
+    def _drop_superseded(self, types: Mapping[str, str]) -> int:
+        """In a replay of some rows, drop those that the load itself had a later version of, which was loaded then."""
+        if not (self._is_partial and self._key):
+            return 0
+        later = sql.SQL("b.{row} > s.{row}").format(row=sql.Identifier(ROW))
+        if self.cursor:
+            mine, other = self._guarded("s", self.cursor, types), self._guarded("b", self.cursor, types)
+            later = sql.SQL(
+                "({b} > {s} or {s} is null and {b} is not null or {b} is not distinct from {s} and {})"
+            ).format(later, b=other, s=mine)
+        return self._execute(
+            sql.SQL("delete from {table} s where s.{rejected} is null and exists"
+                " (select from {table} b where b.{rejected} = {beside} and {same} and {later})"
+            ).format(
+                table=self._attempt.name,
+                rejected=sql.Identifier(REJECTED),
+                beside=sql.Literal(BESIDE),
+                same=self._same_key(types),
+                later=later,
+            )
+        ).rowcount  # fmt: skip
+
+    def _same_key(self, types: Mapping[str, str]) -> sql.Composed:
+        return sql.SQL(" and ").join(
+            sql.SQL("{} = {}").format(self._guarded("s", name, types), self._guarded("b", name, types))
+            for name in self._key
+        )
+
+    def _guarded(self, alias: str, name: str, types: Mapping[str, str]) -> sql.Composed:
+        """A value as raw's type, before it was judged; null if it is none."""
+        return sql.SQL("(case when pg_input_is_valid({0}::text, {1}) then {0}::text::{2} end)").format(
+            sql.Identifier(alias, name), sql.Literal(types[name]), type_name(types[name])
         )
 
     def _delete_absent(self, types: Mapping[str, str]) -> int:

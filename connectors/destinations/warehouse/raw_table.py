@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 import psycopg
@@ -21,6 +22,18 @@ _TRANSFORMER = "headwater_transformer"
 
 
 @dataclass(frozen=True, slots=True)
+class Replay:
+    """Which rows of an earlier load come again. Raw keeps what is newer than that load."""
+
+    of: UUID
+    """The load that landed them; also of a replay of what a replay left."""
+    as_of: datetime
+    """When it was loaded (`ops.loads.raw_loaded_at`): its rows tell of no later time."""
+    rows: tuple[int, ...] | None
+    """Their places in the load, from 1; None for all of them."""
+
+
+@dataclass(frozen=True, slots=True)
 class LoadContext:
     """Which load it is about: what errors name and the ledger records."""
 
@@ -32,6 +45,7 @@ class LoadContext:
     """Whether the load counts even where raw has a newer version."""
     is_rebuild: bool = False
     """Whether history is being repeated: it is acted upon again, and not recorded again."""
+    replay: Replay | None = None
 
     def violation(self, what: str, remedy: str) -> ContractViolationError:
         return ContractViolationError(
@@ -235,6 +249,8 @@ class RawTable:
 
     def _note_removed(self, incoming: Mapping[str, str]) -> None:
         """Columns that a typed source no longer has (its rows then hold null), and those that came back."""
+        if self._context.is_rebuild:
+            return
         latest: dict[str, str] = dict(
             self._connection.execute(
                 "select distinct on (column_name) column_name, change from ops.schema_changes"
