@@ -1,4 +1,4 @@
-"""Rows that come again from the landing: out of quarantine, or a whole load; never an older version over a newer one."""
+"""Rows that come again from the landing, out of quarantine or a whole load; never an older version over a newer."""
 
 from __future__ import annotations
 
@@ -89,20 +89,10 @@ def test_rows_leave_quarantine_once_the_contract_allows_them(
     asked = len(api.requests)
     [report] = again(evolving(source), destination)
     assert counts(report) == (3, 2, 0, 0, 0, 1)
-    assert (
-        raw(warehouse, "id, total::text, coupon, _load_id")
-        == [
-            (1, "1", None, raw(warehouse, "_load_id")[0][0]),
-            (2, "2", "X", report.load_id),
-            (3, "3", None, first.load_id),
-            (4, "4.5", None, report.load_id),
-        ]
-        or len(raw(warehouse)) == 4
-    )
-    assert [(row[0], row[3]) for row in raw(warehouse, "id, total::text, coupon, _load_id")][1:] == [
-        (2, report.load_id),
-        (3, first.load_id),
-        (4, report.load_id),
+    assert raw(warehouse, "id, total::text, coupon, _load_id")[1:] == [
+        (2, "2", "X", report.load_id),
+        (3, "3", None, first.load_id),
+        (4, "4.5", None, report.load_id),
     ]
     assert warehouse.query("select * from ops.watermarks") == watermark, "a replay does not move it"
     assert len(api.requests) == asked, "the source was not asked"
@@ -177,7 +167,7 @@ def test_a_whole_load_brings_the_values_that_were_discarded(
     load(source, api, destination)
     [report] = again(evolving(source), destination, load_id=second.load_id)
     assert counts(report) == (5, 0, 1, 4, 0, 0)
-    assert raw(warehouse, "id, total::text, coupon, _load_id = %s" % f"'{report.load_id}'") == [
+    assert raw(warehouse, f"id, total::text, coupon, _load_id = '{report.load_id}'") == [
         (0, "0", None, False),
         (1, "1", None, False),
         (2, "2", None, False),
@@ -313,11 +303,7 @@ def test_rows_of_every_disposition_leave_quarantine(
     load_table(strict_table(write, key=key), connection, warehouse, destination)
     lenient = strict_table(write, key=key, contract="evolve")
     [report] = again(lenient, destination)
-    found = (
-        raw(warehouse, "id, v, extra", "raw_erp.t order by id, v")[:]
-        if False
-        else sorted(raw(warehouse, "id, v, extra", "raw_erp.t"), key=str)
-    )
+    found = sorted(raw(warehouse, "id, v, extra", "raw_erp.t"), key=str)
     odd = [(1, 1, None), (3, 3, None)]
     if write == "replace":
         assert counts(report) == (3, 3, 0, 0, 0, 0)
@@ -331,13 +317,13 @@ def test_rows_of_every_disposition_leave_quarantine(
     check_rebuild(lenient, warehouse, destination, "raw_erp.t")
 
 
-@pytest.mark.parametrize("key", [("id",), ()], ids=["key", "no key"])
-@pytest.mark.parametrize("write", ["append", "replace", "merge"])
+@pytest.mark.parametrize(
+    ("write", "key"),
+    [("append", ("id",)), ("append", ()), ("replace", ("id",)), ("replace", ()), ("merge", ("id",))],
+)
 def test_a_whole_load_of_every_disposition_is_there_once(
     source_database: Prepare, warehouse: Warehouse, destination: Destination, write: str, key: tuple[str, ...]
 ) -> None:
-    if write == "merge" and not key:
-        pytest.skip("merge has a key")
     strict, lenient = (strict_table(write, key=key, contract=each) for each in ("discard_value", "evolve"))
     connection = source_database(TABLE)
     load_table(strict, connection, warehouse, destination)
