@@ -110,13 +110,26 @@ class _Replaying:
         reach("lease-taken")
         self._close_dead_replays()
         originals = [self._whole(load_id)] if load_id is not None else self._in_quarantine()
-        if originals and not raw_columns(self.connection, self.source.name, self.stream.name):
+        if originals:
+            self._check_raw()
+        for original in originals:
+            yield self._guarded(original)
+
+    def _check_raw(self) -> None:
+        """Refuse to start a raw table with some rows of its history.
+
+        Raises:
+            ConfigurationError: the table is gone, and the ledger knows of rows in it.
+        """
+        had_rows = "select from ops.loads where source = %s and stream = %s and rows_inserted > 0 limit 1"
+        names = [self.source.name, self.stream.name]
+        if raw_columns(self.connection, *names):
+            return
+        if self.connection.execute(had_rows, names).fetchone() is not None:
             raise ConfigurationError(
                 f"There is no table raw_{self.source.name}.{self.stream.name} to replay into.",
                 remedy=f"Run `headwater rebuild {self.source.name}.{self.stream.name}` first.",
             )
-        for original in originals:
-            yield self._guarded(original)
 
     def _close_dead_replays(self) -> None:
         """A replay that was killed committed nothing; the rows it was about are where they were."""

@@ -13,12 +13,13 @@ from uuid import uuid4
 
 import pytest
 
+from connectors.deletions import find_deleted
 from connectors.destinations.warehouse.ledger import LoadReport
 from connectors.errors import ConfigurationError, ContractViolationError, LandingCorruptError
 from connectors.failpoints import FAILPOINTS
 from connectors.files import FilesSource
 from connectors.ingest import Destination, ingest
-from connectors.model import SchemaContract, Window, WriteDisposition
+from connectors.model import Deletes, SchemaContract, Window, WriteDisposition
 from connectors.postgres import PostgresSource
 from connectors.rebuild import rebuild
 from connectors.replay import replay
@@ -28,6 +29,7 @@ from tests.connectors.examples import (
     Prepare,
     Shop,
     counts,
+    database,
     drop,
     erp,
     load,
@@ -252,15 +254,22 @@ def test_of_two_versions_in_the_load_itself_the_later_one_stays(
     check_rebuild(lenient, warehouse, destination, "raw_met.weather")
 
 
-def test_a_row_that_was_deleted_since_stays_deleted(api: Api, warehouse: Warehouse, destination: Destination) -> None:
-    source = shop_source(**STRICT)
-    shop = Shop(api, [order(1, total=1)])
-    load(source, api, destination)
-    shop.orders = [order(1, total=2, new=1, changed=DAYS[1]), order(2, changed=DAYS[1])]
-    load(source, api, destination)
-    warehouse.execute("update raw_shop.orders set _deleted_at = now() where id = 1")
-    assert counts(again(evolving(source), destination)[0]) == (1, 0, 0, 1, 0, 0)
-    assert raw(warehouse, "id, total, _deleted_at is null") == [(1, 1, False), (2, None, True)]
+def test_a_row_that_was_deleted_since_stays_deleted(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    connection = source_database(TABLE)
+    source = strict_table("merge", deletes=Deletes(1))
+    load_table(source, connection, warehouse, destination)
+    connection.execute(DRIFT)
+    load_table(source, connection, warehouse, destination)
+    connection.execute("delete from t where id = 2")
+    where = database(connection, warehouse)
+    assert find_deleted(source, source.streams[0], where, destination).deleted == 1
+    lenient = strict_table("merge", contract="evolve", deletes=Deletes(1))
+    assert counts(again(lenient, destination)[0]) == (2, 0, 1, 1, 0, 0)
+    found = raw(warehouse, "id, v, extra, _deleted_at is null", "raw_erp.t")
+    assert found == [(1, 1, None, True), (2, 2, None, False), (3, 3, None, True), (4, -4, 7, True)]
+    check_rebuild(lenient, warehouse, destination, "raw_erp.t")
 
 
 def test_a_version_from_before_a_full_refresh_does_not_come_back(
@@ -278,13 +287,16 @@ def test_a_version_from_before_a_full_refresh_does_not_come_back(
     check_rebuild(evolving(source), warehouse, destination, "raw_shop.orders")
 
 
-def strict_table(write: str, *, key: tuple[str, ...] = ("id",), contract: str = "discard_row") -> PostgresSource:
+def strict_table(
+    write: str, *, key: tuple[str, ...] = ("id",), contract: str = "discard_row", **more: Any
+) -> PostgresSource:
     return erp(
         name="t",
         primary_key=key,
         write=WriteDisposition(write),
         contract=SchemaContract(contract),
         reject_limit=0.9,
+        **more,
     )
 
 
