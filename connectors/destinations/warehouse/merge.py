@@ -11,7 +11,6 @@ from psycopg import sql
 
 from connectors.destinations.warehouse.attempt import SCHEMA, AttemptTable
 from connectors.destinations.warehouse.columns import (
-    BESIDE,
     DELETED_AT,
     LOAD_ID,
     LOADED_AT,
@@ -23,7 +22,8 @@ from connectors.destinations.warehouse.columns import (
     widens,
 )
 from connectors.destinations.warehouse.judgement import Judgement
-from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, Replay, type_name
+from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, type_name
+from connectors.destinations.warehouse.replayed import ReplayedRows
 from connectors.model import WriteDisposition
 
 
@@ -70,6 +70,11 @@ class Merge:
         self.types: dict[str, str] = {}
         """Raw's types once judged; empty when the load has nothing to bring."""
         self._columns: list[str] = []
+        self._replayed = (
+            ReplayedRows(connection, attempt, context, context.replay, self._table, self.cursor)
+            if context.replay is not None
+            else None
+        )
         self._rejected_here = 0
 
     def judge(self) -> None:
@@ -78,7 +83,8 @@ class Merge:
         Raises:
             ContractViolationError: the columns break the contract.
         """
-        self._narrow()
+        if self._replayed:
+            self._replayed.narrow()
         self._mark(self._past.quarantined, "quarantined before")
         left_out = {name for name, kind in self._past.discarded.items() if kind is None}
         incoming = {name: kind for name, kind in self._incoming_types().items() if name not in left_out}
@@ -194,20 +200,21 @@ class Merge:
 
     def _write(self, columns: list[str], types: Mapping[str, str]) -> dict[str, int]:
         """Bring the accepted rows into raw by the stream's write disposition; what happened to them, in rows."""
-        superseded = self._drop_superseded(types)
+        is_partial = self._replayed is not None and self._replayed.is_partial
+        superseded = self._replayed.drop_superseded(types) if self._replayed else 0
         accepted = _one(
             self._execute(
                 sql.SQL("select count(*) from {} where {} is null").format(self._attempt.name, sql.Identifier(REJECTED))
             )
         )
         counts = {**_NOTHING, "inserted": accepted}
-        if self._stream.write is WriteDisposition.REPLACE and not self._key and not self._is_partial:
+        if self._stream.write is WriteDisposition.REPLACE and not self._key and not is_partial:
             return self._replace_unkeyed(accepted, columns, types)
         if not self._key:
-            counts["deleted"] = self._delete_replayed()
+            counts["deleted"] = self._replayed.delete_from_raw() if self._replayed else 0
             self._execute(self._insert(columns, types, sql.SQL("")), [self._context.load_id])
             return counts
-        if self._stream.write is WriteDisposition.REPLACE and not self._is_partial:
+        if self._stream.write is WriteDisposition.REPLACE and not is_partial:
             counts["deleted"] = self._delete_absent(types)
         row = self._execute(
             sql.SQL(
@@ -305,8 +312,7 @@ class Merge:
 
         In an `append` stream it stays as it is: events do not change. A full refresh takes the source's word for all.
         """
-        replay = self._context.replay
-        if self._stream.write is WriteDisposition.APPEND and not (self._context.full_refresh or replay):
+        if self._stream.write is WriteDisposition.APPEND and not (self._context.full_refresh or self._replayed):
             return sql.SQL("on conflict ({}) do nothing").format(_names(self._key))
         changing = [name for name in types if name not in self._key]
         alive = sql.SQL("t.{} is not null").format(sql.Identifier(DELETED_AT))
@@ -315,8 +321,8 @@ class Merge:
             sql.SQL(", ").join(_comparable(sql.Identifier("excluded", name), types[name]) for name in changing),
         )
         condition = sql.SQL("({} or {})").format(differs, alive) if changing else alive
-        if replay is not None:
-            condition = sql.SQL("{} and {}").format(condition, self._is_not_newer_than(replay))
+        if self._replayed:
+            condition = sql.SQL("{} and {}").format(condition, self._replayed.may_replace(self._when))
         elif self.cursor and not self._context.full_refresh:
             condition = sql.SQL("{} and coalesce(excluded.{c} >= t.{c}, t.{c} is null)").format(
                 condition, c=sql.Identifier(self.cursor)
@@ -329,63 +335,6 @@ class Merge:
             _names(self._key), sql.SQL(", ").join(assignments), condition
         )
 
-    def _is_not_newer_than(self, replay: Replay) -> sql.Composed:
-        """Whether raw's row may give way to one of an earlier load.
-
-        By the cursor, where there is one. Where it cannot tell (versions that share it, or a full refresh since, which
-        may have gone back in it), raw's row has to be of a load that is not later; a replay counts as the load that it
-        repeats. A row that was deleted since stays deleted. In an `append` stream only rows of the load itself change.
-        """
-        if self._stream.write is WriteDisposition.APPEND:
-            return sql.SQL("t.{} in ({})").format(sql.Identifier(LOAD_ID), self._loads_of(replay))
-        later = sql.SQL(
-            "t.{} in (select l.load_id from ops.loads l left join ops.loads o on o.load_id = l.replay_of"
-            " where l.source = {} and l.stream = {} and coalesce(o.raw_loaded_at, l.raw_loaded_at) > {})"
-        ).format(
-            sql.Identifier(LOAD_ID),
-            sql.Literal(self._context.source),
-            sql.Literal(self._stream.name),
-            sql.Literal(replay.as_of),
-        )
-        test = sql.SQL("not {}").format(later)
-        if self.cursor:
-            refreshed = sql.SQL(
-                "exists (select from ops.loads where source = {} and stream = {} and full_refresh"
-                " and status = 'loaded' and raw_loaded_at > {} and raw_loaded_at < {})"
-            ).format(
-                sql.Literal(self._context.source), sql.Literal(self._stream.name), sql.Literal(replay.as_of), self._when
-            )  # fmt: skip
-            test = sql.SQL(
-                "(coalesce(excluded.{c} > t.{c}, false) and not {refreshed}"
-                " or ({refreshed} or coalesce(excluded.{c} = t.{c}, t.{c} is null)) and {test})"
-            ).format(c=sql.Identifier(self.cursor), test=test, refreshed=refreshed)
-        return sql.SQL("{} and coalesce(t.{} <= {}, true)").format(
-            test, sql.Identifier(DELETED_AT), sql.Literal(replay.as_of)
-        )
-
-    @staticmethod
-    def _loads_of(replay: Replay) -> sql.Composed:
-        """The load that is replayed, and its replays."""
-        return sql.SQL("select load_id from ops.loads where load_id = {0} or replay_of = {0}").format(
-            sql.Literal(replay.of)
-        )
-
-    @property
-    def _is_partial(self) -> bool:
-        """Whether these are but some rows of a load: what is not among them is not gone."""
-        return self._context.replay is not None and self._context.replay.rows is not None
-
-    def _delete_replayed(self) -> int:
-        """Without a key, events that come again are told by their load alone: those of it give way to the replay."""
-        replay = self._context.replay
-        if replay is None or replay.rows is not None:
-            return 0
-        return self._execute(
-            sql.SQL("delete from {} where {} in ({})").format(
-                self._raw, sql.Identifier(LOAD_ID), self._loads_of(replay)
-            )
-        ).rowcount  # fmt: skip
-
     def _mark(self, rows: tuple[int, ...], why: str) -> None:
         if rows:
             self._execute(
@@ -394,67 +343,6 @@ class Merge:
                 ),
                 [why, list(rows)],
             )
-
-    def _narrow(self) -> None:
-        """In a replay of some rows, keep those, and beside them, marked, the other versions of them in the load."""
-        if self._context.replay is None or self._context.replay.rows is None:
-            return
-        rows = list(self._context.replay.rows)
-        has = self._table.columns
-        kept: sql.Composable = sql.SQL("false")
-        if self._key and set(self._key) <= has.keys() & set(self._attempt.columns):
-            kept = sql.SQL("exists (select from {} s where s.{} = any({rows}) and {same})").format(
-                self._attempt.name,
-                sql.Identifier(ROW),
-                rows=sql.SQL("%(rows)s::bigint[]"),
-                same=self._same_key(has),
-            )
-        table, row = self._attempt.name, sql.Identifier(ROW)
-        for statement in (
-            sql.SQL("delete from {} b where not b.{} = any(%(rows)s::bigint[]) and not {}").format(table, row, kept),
-            sql.SQL("update {} set {} = {} where not {} = any(%(rows)s::bigint[])").format(
-                table, sql.Identifier(REJECTED), sql.Literal(BESIDE), row
-            ),
-        ):
-            self._connection.execute(statement, {"rows": rows})
-        count = sql.SQL("select count(*) from {} where {} is distinct from {}")
-        self._attempt.rows = _one(
-            self._execute(count.format(table, sql.Identifier(REJECTED), sql.Literal(BESIDE)))
-        )  # fmt: skip
-
-    def _drop_superseded(self, types: Mapping[str, str]) -> int:
-        """In a replay of some rows, drop those that the load itself had a later version of, which was loaded then."""
-        if not (self._is_partial and self._key):
-            return 0
-        later = sql.SQL("b.{row} > s.{row}").format(row=sql.Identifier(ROW))
-        if self.cursor:
-            mine, other = self._guarded("s", self.cursor, types), self._guarded("b", self.cursor, types)
-            later = sql.SQL(
-                "({b} > {s} or {s} is null and {b} is not null or {b} is not distinct from {s} and {})"
-            ).format(later, b=other, s=mine)
-        return self._execute(
-            sql.SQL("delete from {table} s where s.{rejected} is null and exists"
-                " (select from {table} b where b.{rejected} = {beside} and {same} and {later})"
-            ).format(
-                table=self._attempt.name,
-                rejected=sql.Identifier(REJECTED),
-                beside=sql.Literal(BESIDE),
-                same=self._same_key(types),
-                later=later,
-            )
-        ).rowcount  # fmt: skip
-
-    def _same_key(self, types: Mapping[str, str]) -> sql.Composed:
-        return sql.SQL(" and ").join(
-            sql.SQL("{} = {}").format(self._guarded("s", name, types), self._guarded("b", name, types))
-            for name in self._key
-        )
-
-    def _guarded(self, alias: str, name: str, types: Mapping[str, str]) -> sql.Composed:
-        """A value as raw's type, before it was judged; null if it is none."""
-        return sql.SQL("(case when pg_input_is_valid({0}::text, {1}) then {0}::text::{2} end)").format(
-            sql.Identifier(alias, name), sql.Literal(types[name]), type_name(types[name])
-        )
 
     def _delete_absent(self, types: Mapping[str, str]) -> int:
         """Delete what a full read no longer has."""
