@@ -34,12 +34,27 @@ class WriteDisposition(StrEnum):
 
 
 class SchemaContract(StrEnum):
-    """What happens to a column that raw does not have yet."""
+    """What happens when a load does not fit raw's columns.
+
+    The first load makes the table, whatever the contract.
+    """
 
     EVOLVE = "evolve"
-    """The column is added, recorded in `ops.schema_changes`."""
+    """Columns are added and types widened, recorded in `ops.schema_changes`; a row with a value that still does not fit
+    goes to quarantine."""
     FREEZE = "freeze"
-    """The load fails before it commits."""
+    """A new, removed or changed column fails the load before it commits; a value that does not fit as with `evolve`."""
+    DISCARD_VALUE = "discard_value"
+    """Raw keeps its columns: values that it has no column for, or that do not fit theirs, are left out of raw. The
+    landing keeps them, and `ops.schema_changes` counts them. A key or cursor is never left out: such a row goes to
+    quarantine."""
+    DISCARD_ROW = "discard_row"
+    """Raw keeps its columns: a row with a value that it has no column for, or that does not fit, goes to quarantine."""
+
+    @property
+    def keeps_columns(self) -> bool:
+        """Whether raw's columns stay as they are, whatever a load brings."""
+        return self in (SchemaContract.DISCARD_VALUE, SchemaContract.DISCARD_ROW)
 
 
 class NullCursor(StrEnum):

@@ -1,7 +1,8 @@
 """Rebuild raw from the landing alone: for a table that was dropped or damaged, or to prove that the landing suffices.
 
 Every load of the stream that the ledger has as loaded is repeated in its order, each with the `_load_id` and
-`_loaded_at` that it had, so the rows come out as they were, those marked as deleted too. The source is not asked.
+`_loaded_at` that it had, so the rows come out as they were, those marked as deleted too. What went to quarantine or was
+discarded then is left out again; a replay that brought it later is repeated in its turn. The source is not asked.
 Readers see the old rows until all are there.
 """
 
@@ -21,8 +22,8 @@ from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.key_comparison import KeyComparison
 from connectors.destinations.warehouse.ledger import Lease, LoadKind
-from connectors.destinations.warehouse.merge import Merge
-from connectors.destinations.warehouse.raw_table import LoadContext, RawTable
+from connectors.destinations.warehouse.merge import Merge, Past
+from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, Replay
 from connectors.errors import HeadwaterError, LandingCorruptError
 from connectors.ingest import Destination, Logger
 from connectors.model import Source, Stream, Window
@@ -37,6 +38,10 @@ class _PastLoad:
     window_end: datetime | None
     full_refresh: bool
     raw_loaded_at: datetime
+    rows_extracted: int
+    replay_of: UUID | None
+    original_loaded_at: datetime | None
+    """When the load was loaded that this one replays."""
 
     @property
     def window(self) -> Window | None:
@@ -77,13 +82,21 @@ def rebuild(
             lease.check(connection)
             loads = _past_loads(connection, source.name, stream.name)
             for number, load in enumerate(loads, 1):
+                manifest = _manifest(destination.landing, load)
+                replayed = _replay(connection, load, manifest)
                 context = LoadContext(
-                    source.name, stream, load.load_id, load.window, load.full_refresh, is_rebuild=True
+                    source.name,
+                    stream,
+                    load.load_id,
+                    load.window,
+                    load.full_refresh,
+                    is_rebuild=True,
+                    replay=replayed,
                 )
                 table = RawTable(connection, context)
                 if number == 1 and table.columns:
                     connection.execute(sql.SQL("delete from {}").format(table.name))
-                _repeat(connection, destination.landing, context, load)
+                _repeat(connection, destination.landing, context, load, manifest)
                 log.info("Repeated load %s (%s of %s).", load.load_id, number, len(loads))
             return RebuildReport(len(loads), _rows(connection, source.name, stream.name))
     except HeadwaterError as error:
@@ -93,15 +106,51 @@ def rebuild(
 def _past_loads(connection: psycopg.Connection, source: str, stream: str) -> list[_PastLoad]:
     with connection.cursor(row_factory=class_row(_PastLoad)) as cursor:
         return cursor.execute(
-            "select load_id, kind, manifest_key, window_start, window_end, full_refresh, raw_loaded_at from ops.loads"
-            " where source = %s and stream = %s and status = 'loaded' and manifest_key is not null"
-            " order by raw_loaded_at, loaded_at",
+            "select l.load_id, l.kind, l.manifest_key, l.window_start, l.window_end, l.full_refresh, l.raw_loaded_at,"
+            " l.rows_extracted, l.replay_of, o.raw_loaded_at as original_loaded_at"
+            " from ops.loads l left join ops.loads o on o.load_id = l.replay_of"
+            " where l.source = %s and l.stream = %s and l.status = 'loaded' and l.manifest_key is not null"
+            " order by l.raw_loaded_at, l.loaded_at",
             [source, stream],
         ).fetchall()
 
 
-def _repeat(connection: psycopg.Connection, landing: Landing, context: LoadContext, load: _PastLoad) -> None:
-    manifest = _manifest(landing, load)
+def _manifest(landing: Landing, load: _PastLoad) -> Manifest:
+    try:
+        return landing.manifest_of_loaded(load.manifest_key)
+    except LandingCorruptError as error:
+        raise error.at(load_id=load.load_id) from error.__cause__
+
+
+def _replay(connection: psycopg.Connection, load: _PastLoad, manifest: Manifest) -> Replay | None:
+    """Which rows a replay brought: those that it took out of quarantine, or all of its load."""
+    if load.replay_of is None or load.original_loaded_at is None:
+        return None
+    if load.rows_extracted == manifest.rows:
+        return Replay(load.replay_of, load.original_loaded_at, None)
+    rows = connection.execute(
+        "select row_in_load from ops.quarantine where source = %s and stream = %s and replayed_by = %s",
+        [manifest.source, manifest.stream, load.load_id],
+    ).fetchall()
+    return Replay(load.replay_of, load.original_loaded_at, tuple(row for (row,) in rows))
+
+
+def _past(connection: psycopg.Connection, context: LoadContext) -> Past:
+    of_load = [context.source, context.stream.name, context.load_id]
+    quarantined = connection.execute(
+        "select row_in_load from ops.quarantine where source = %s and stream = %s and load_id = %s", of_load
+    ).fetchall()
+    discarded = connection.execute(
+        "select column_name, from_type from ops.schema_changes"
+        " where source = %s and stream = %s and load_id = %s and change = 'discarded'",
+        of_load,
+    ).fetchall()
+    return Past(tuple(row for (row,) in quarantined), dict(discarded))
+
+
+def _repeat(
+    connection: psycopg.Connection, landing: Landing, context: LoadContext, load: _PastLoad, manifest: Manifest
+) -> None:
     with AttemptTable(
         connection,
         context.source,
@@ -115,20 +164,10 @@ def _repeat(connection: psycopg.Connection, landing: Landing, context: LoadConte
         if load.kind == LoadKind.KEYS:
             KeyComparison(connection, attempt, context, marked_at=load.raw_loaded_at).mark()
             return
-        merge = Merge(connection, attempt, context, loaded_at=load.raw_loaded_at)
+        past = _past(connection, context)
+        merge = Merge(connection, attempt, context, loaded_at=load.raw_loaded_at, past=past)
         merge.judge()
         merge.write()
-
-
-def _manifest(landing: Landing, load: _PastLoad) -> Manifest:
-    manifest = landing.manifest(load.manifest_key)
-    if manifest is None:
-        raise LandingCorruptError(
-            f"The manifest {load.manifest_key} is missing.",
-            remedy="Restore it from a backup of the landing; raw is as it was.",
-            load_id=load.load_id,
-        )
-    return manifest
 
 
 def _rows(connection: psycopg.Connection, source: str, stream: str) -> int:

@@ -206,7 +206,7 @@ def _take_apart(body: bytes, stream: RestStream) -> tuple[Mapping[str, msgspec.R
         return envelope, _RAW_LIST.decode(inner[last])
     except KeyError as missing:
         raise _malformed(stream, f"has no {missing}", body) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(stream, f"cannot be read ({error})", body) from error
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
 from rich.console import Console
@@ -29,6 +30,7 @@ from connectors.ingest import WAREHOUSE_OWNER, Destination
 from connectors.model import stream_of
 from connectors.rebuild import rebuild
 from connectors.registry import SOURCES, source_named
+from connectors.replay import replay
 from connectors.sweep import sweep
 from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
@@ -160,6 +162,23 @@ def rebuild_command(
     source = source_named(source_name)
     report = rebuild(source, stream_of(source, stream_name), Destination.of(EnvironmentConnections()))
     console.print(f"raw_{stream} has {report.rows:,} rows, from {report.loads} loads.")
+
+
+@app.command("replay")
+def replay_command(
+    stream: Annotated[str, typer.Argument(help="Source and stream, e.g. flights_api.flights.")],
+    load: Annotated[
+        UUID | None, typer.Option(help="The whole of this load again, instead of what is in quarantine.")
+    ] = None,
+) -> None:
+    """Load rows from quarantine (or a whole load) again, from the landing, by the present definition."""
+    source_name, _, stream_name = stream.partition(".")
+    source = source_named(source_name)
+    reports = replay(source, stream_of(source, stream_name), Destination.of(EnvironmentConnections()), load_id=load)
+    for report in reports:
+        console.print(f"Load {report.load_id}: {report}.")
+    if not reports:
+        console.print(f"Nothing of {stream} is in quarantine.")
 
 
 @app.command("sweep")

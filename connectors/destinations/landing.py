@@ -159,6 +159,20 @@ class Landing:
                 remedy="Restore it from a backup of the landing, or extract the load again.",
             ) from error
 
+    def manifest_of_loaded(self, key: str) -> Manifest:
+        """The manifest of a load that is in raw.
+
+        Raises:
+            LandingCorruptError: it is missing or cannot be read.
+            DestinationUnavailableError: the store does not answer.
+        """
+        manifest = self.manifest(key)
+        if manifest is None:
+            raise LandingCorruptError(
+                f"The manifest {key} is missing.", remedy="Restore it from a backup of the landing; raw is as it was."
+            )
+        return manifest
+
     def put_manifest(self, place: LoadPlace, manifest: Manifest) -> Manifest:
         """Write the manifest if there is none yet; the one that counts is returned.
 

@@ -22,6 +22,10 @@ ROW, REJECTED, PAYLOAD = "_row", "_rejected", "_payload"
 """Further columns of an attempt's table: the row's place in the load, why it was rejected, and what it was."""
 
 
+BESIDE = ""
+"""In `_rejected`: the row is none of those that are loaded, only another version of one of them (in a replay)."""
+
+
 class Kind(IntFlag):
     """What a document's values in one field were, over a whole load."""
 

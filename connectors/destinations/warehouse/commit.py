@@ -15,11 +15,11 @@ from sqlalchemy.engine import URL
 
 from connectors.cursors import may_be_watermark
 from connectors.destinations.warehouse.attempt import AttemptTable
-from connectors.destinations.warehouse.columns import PAYLOAD, REJECTED, ROW
+from connectors.destinations.warehouse.columns import BESIDE, PAYLOAD, REJECTED, ROW
 from connectors.destinations.warehouse.connection import connect
 from connectors.destinations.warehouse.ledger import Lease, LoadReport
 from connectors.destinations.warehouse.merge import Merge
-from connectors.destinations.warehouse.raw_table import LoadContext, type_name
+from connectors.destinations.warehouse.raw_table import LoadContext, Replay, type_name
 from connectors.destinations.warehouse.watermark import (
     Watermark,
     advance,
@@ -135,8 +135,9 @@ class _Commit:
         quarantined = self._execute(
             sql.SQL(
                 "insert into ops.quarantine (source, stream, load_id, row_in_load, reason, payload)"
-                " select %s, %s, %s, {row}, {rejected}, {payload} from {table} where {rejected} is not null"
+                " select %s, %s, %s, {row}, {rejected}, {payload} from {table} where {rejected} <> {beside}"
             ).format(
+                beside=sql.Literal(BESIDE),
                 table=self._attempt.name,
                 row=sql.Identifier(ROW),
                 rejected=sql.Identifier(REJECTED),
@@ -144,6 +145,11 @@ class _Commit:
             ),
             [self._context.source, self._stream.name, self._context.load_id],
         ).rowcount
+        replay = self._context.replay
+        if replay is not None:
+            self._release(replay)
+        if replay is not None and replay.rows is not None:
+            return quarantined  # they were there before
         if quarantined > self._stream.reject_limit * self._attempt.rows:
             row = self._execute(
                 sql.SQL("select {rejected} from {table} where {rejected} is not null order by {row} limit 1").format(
@@ -157,9 +163,25 @@ class _Commit:
             )
         return quarantined
 
+    def _release(self, replay: Replay) -> None:
+        """Take the rows that are replayed out of the quarantine of their load and of its earlier replays."""
+        self._connection.execute(
+            "update ops.quarantine set replayed_by = %(this)s where replayed_by is null and load_id <> %(this)s"
+            " and source = %(source)s and stream = %(stream)s"
+            " and load_id in (select load_id from ops.loads where load_id = %(of)s or replay_of = %(of)s)"
+            " and (%(rows)s::bigint[] is null or row_in_load = any(%(rows)s::bigint[]))",
+            {
+                "this": self._context.load_id,
+                "source": self._context.source,
+                "stream": self._stream.name,
+                "of": replay.of,
+                "rows": None if replay.rows is None else list(replay.rows),
+            },
+        )
+
     def _next_watermark(self, merge: Merge) -> Watermark:
-        """The committed position as far as the load makes it sure. A window has none."""
-        if merge.cursor is None or self._context.window is not None:
+        """The committed position as far as the load makes it sure. A window has none, nor has a replay."""
+        if not self._may_move(merge):
             return Watermark()
         before = read_watermark(self._connection, self._context.source, self._stream.name)
         if merge.cursor not in merge.types:
@@ -173,9 +195,14 @@ class _Commit:
             sure, pending, state = self._highest(merge.cursor, kind), (), {}
         return Watermark(highest_of(self._connection, type_name(kind), [base.value, *sure]), pending, state)
 
+    def _may_move(self, merge: Merge) -> bool:
+        """Whether it is a load that the watermark follows."""
+        return merge.cursor is not None and self._context.window is None and self._context.replay is None
+
     def _move_watermark(self, merge: Merge, after: Watermark) -> None:
-        if merge.cursor is None or self._context.window is not None:
+        if not self._may_move(merge):
             return
+        assert merge.cursor is not None  # noqa: S101 - just asked
         source, stream = self._context.source, self._stream.name
         before = read_watermark(self._connection, source, stream)
         if (after.value, after.pending) != (before.value, before.pending) or (

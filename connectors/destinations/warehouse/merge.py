@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import psycopg
@@ -18,12 +19,24 @@ from connectors.destinations.warehouse.columns import (
     ROW,
     column_name,
     inferred_type,
-    needs_check,
     widens,
 )
 from connectors.destinations.warehouse.connection import LOADING
+from connectors.destinations.warehouse.judgement import Judgement
 from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, type_name
+from connectors.destinations.warehouse.replayed import ReplayedRows
 from connectors.model import WriteDisposition
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a load did not bring when it was loaded; a rebuild does not bring it either."""
+
+    quarantined: tuple[int, ...] = ()
+    """Places of rows in the load, from 1."""
+    discarded: Mapping[str, str | None] = field(default_factory=dict)
+    """By column: the type that some values did not fit; None where raw had no such column."""
+
 
 _NOTHING = {"inserted": 0, "updated": 0, "unchanged": 0, "duplicate": 0, "deleted": 0}
 
@@ -33,6 +46,7 @@ class Merge:
 
     Args:
         loaded_at: what the rows say of when they were loaded; now, without it.
+        past: what to leave out because history did.
     """
 
     def __init__(
@@ -42,6 +56,7 @@ class Merge:
         context: LoadContext,
         *,
         loaded_at: datetime | None = None,
+        past: Past | None = None,
     ) -> None:
         self._connection = connection
         self._attempt = attempt
@@ -51,10 +66,16 @@ class Merge:
         self._raw = self._table.name
         self._key = self._table.key
         self._loaded_at = loaded_at
+        self._past = past or Past()
         self.cursor = column_name(self._stream.cursor.field) if self._stream.cursor else None
         self.types: dict[str, str] = {}
         """Raw's types once judged; empty when the load has nothing to bring."""
         self._columns: list[str] = []
+        self._replayed = (
+            ReplayedRows(connection, attempt, context, context.replay, self._table, self.cursor)
+            if context.replay is not None
+            else None
+        )
         self._rejected_here = 0
 
     def judge(self) -> None:
@@ -63,11 +84,29 @@ class Merge:
         Raises:
             ContractViolationError: the columns break the contract.
         """
-        incoming = self._incoming_types()
-        if self._has_columns_it_relies_on(incoming):
-            self.types = self._table.follow(incoming, is_typed=self._attempt.types is not None)
-            self._columns = [name for name in incoming if name in self._attempt.columns]
-            self._reject(self._columns, self.types)
+        if self._replayed:
+            self._replayed.narrow()
+        self._mark(self._past.quarantined, "quarantined before")
+        left_out = {name for name, kind in self._past.discarded.items() if kind is None}
+        incoming = {name: kind for name, kind in self._incoming_types().items() if name not in left_out}
+        if not self._has_columns_it_relies_on(incoming):
+            return
+        self.types = self._table.follow(incoming, is_typed=self._attempt.types is not None)
+        brought = [name for name in self._attempt.columns if name not in left_out]
+        self._columns = [name for name in brought if name in incoming and name in self.types]
+        judgement = Judgement(
+            self._connection,
+            self._attempt,
+            self._table,
+            self._stream.contract,
+            relied_on=self._relied_on,
+            incoming=incoming,
+            types=self.types,
+        )
+        for name, kind in self._past.discarded.items():
+            if kind is not None and name in brought:
+                judgement.take_out(name, kind)
+        self._rejected_here = judgement.run(self._columns, [name for name in brought if name not in self.types])
 
     def write(self) -> dict[str, int]:
         """Bring the accepted rows into raw; what happened to them, in rows, by the names of `LoadReport`.
@@ -83,7 +122,7 @@ class Merge:
     def _becomes_raw(self) -> bool:
         """Whether the attempt's table could take raw's place as it is, and has. Only a first load's can."""
         fits = self._attempt.may_become_raw and not self._table.columns and self._attempt.types == self.types
-        if not fits or self._rejected_here:
+        if not fits or self._rejected_here or self._past.quarantined:
             return False
         return self._table.become(LOADING, self._attempt.relation, (ROW, REJECTED, PAYLOAD), self._when)
 
@@ -122,6 +161,8 @@ class Merge:
         """The type of a column that the source has typed: the declared one, if it holds all that the source's does."""
         if declared is None or declared == source:
             return source
+        if self._stream.contract.keeps_columns:
+            return declared  # each value is judged by itself
         if declared != "text" and not widens(source, declared):
             raise self._context.violation(
                 f"`{name}` is declared as {declared}, and the source's {source} does not fit into it unchanged.",
@@ -135,69 +176,46 @@ class Merge:
         Raises:
             ContractViolationError: there are rows, and they lack one.
         """
-        needed = {*self._key, *([self.cursor] if self.cursor else [])}
+        needed = self._relied_on.keys()
         missing = sorted(needed - incoming.keys() | needed - set(self._attempt.columns))
         if missing and self._attempt.rows > self._attempt.unreadable:
             raise self._context.violation(
                 f"No row has a value in {', '.join(missing)}.",
                 "Correct the stream's primary_key or cursor, or ask the source's owner what became of the field.",
             )
+        has = self._table.columns
+        if self._stream.contract.keeps_columns and has and (absent := sorted(needed - has.keys())):
+            raise self._context.violation(
+                f"Raw has no column {', '.join(absent)}, and the contract `{self._stream.contract}` adds none.",
+                "Correct the stream's primary_key or cursor, or set the contract to `evolve` for one load.",
+            )
         return not missing
 
-    def _reject(self, columns: list[str], types: Mapping[str, str]) -> None:
-        """Mark the rows that raw cannot hold: a value that its column's type refuses, a key that is missing.
-
-        Only those rows are written; a load without any costs one scan.
-        """
-        reasons: list[sql.Composable] = []
-        if self._attempt.types is None:
-            for name in columns:
-                kinds = self._attempt.kinds
-                if needs_check(kinds[name] if kinds is not None else None, types[name]):
-                    reasons.append(_unfit(name, types[name]))
-        reasons += [
-            sql.SQL("when {} is null then {}").format(
-                sql.Identifier(name), sql.Literal(f"column {name}: the key is null")
-            )
-            for name in self._key
-        ]
-        if self.cursor is not None and self._stream.rejects_null_cursors:
-            reasons.append(
-                sql.SQL("when {} is null then {}").format(
-                    sql.Identifier(self.cursor), sql.Literal(f"column {self.cursor}: the cursor is null")
-                )
-            )
-        if not reasons:
-            return
-        case = sql.SQL("case {} end").format(sql.SQL(" ").join(reasons))
-        data = sql.SQL(", ").join(
-            sql.SQL("{}, {}").format(sql.Literal(name), sql.Identifier(name)) for name in self._attempt.columns
-        )
-        self._rejected_here = self._execute(
-            sql.SQL("update {table} set {rejected} = {case}, {payload} = json_build_object({data})::text"
-                    " where {rejected} is null and {case} is not null").format(
-                table=self._attempt.name,
-                rejected=sql.Identifier(REJECTED),
-                payload=sql.Identifier(PAYLOAD),
-                case=case,
-                data=data,
-            )
-        ).rowcount  # fmt: skip
+    @property
+    def _relied_on(self) -> dict[str, str | None]:
+        """The key and the cursor, each with what is wrong with a row that has none; None if nothing is."""
+        found: dict[str, str | None] = dict.fromkeys(self._key, "the key is null")
+        if self.cursor is not None:
+            found.setdefault(self.cursor, "the cursor is null" if self._stream.rejects_null_cursors else None)
+        return found
 
     def _write(self, columns: list[str], types: Mapping[str, str]) -> dict[str, int]:
         """Bring the accepted rows into raw by the stream's write disposition; what happened to them, in rows."""
+        is_partial = self._replayed is not None and self._replayed.is_partial
+        superseded = self._replayed.drop_superseded(types) if self._replayed else 0
         accepted = _one(
             self._execute(
                 sql.SQL("select count(*) from {} where {} is null").format(self._attempt.name, sql.Identifier(REJECTED))
             )
         )
         counts = {**_NOTHING, "inserted": accepted}
-        if self._stream.write is WriteDisposition.REPLACE and not self._key:
+        if self._stream.write is WriteDisposition.REPLACE and not self._key and not is_partial:
             return self._replace_unkeyed(accepted, columns, types)
         if not self._key:
+            counts["deleted"] = self._replayed.delete_from_raw() if self._replayed else 0
             self._execute(self._insert(columns, types, sql.SQL("")), [self._context.load_id])
             return counts
-        if self._stream.write is WriteDisposition.REPLACE:
+        if self._stream.write is WriteDisposition.REPLACE and not is_partial:
             counts["deleted"] = self._delete_absent(types)
         row = self._execute(
             sql.SQL(
@@ -218,7 +236,7 @@ class Merge:
         )
         counts["inserted"], counts["updated"] = row
         counts["unchanged"] = distinct - counts["inserted"] - counts["updated"]
-        counts["duplicate"] = accepted - distinct
+        counts["duplicate"] = accepted - distinct + superseded
         return counts
 
     def _replace_unkeyed(self, accepted: int, columns: list[str], types: Mapping[str, str]) -> dict[str, int]:
@@ -295,7 +313,7 @@ class Merge:
 
         In an `append` stream it stays as it is: events do not change. A full refresh takes the source's word for all.
         """
-        if self._stream.write is WriteDisposition.APPEND and not self._context.full_refresh:
+        if self._stream.write is WriteDisposition.APPEND and not (self._context.full_refresh or self._replayed):
             return sql.SQL("on conflict ({}) do nothing").format(_names(self._key))
         changing = [name for name in types if name not in self._key]
         alive = sql.SQL("t.{} is not null").format(sql.Identifier(DELETED_AT))
@@ -304,7 +322,9 @@ class Merge:
             sql.SQL(", ").join(_comparable(sql.Identifier("excluded", name), types[name]) for name in changing),
         )
         condition = sql.SQL("({} or {})").format(differs, alive) if changing else alive
-        if self.cursor and not self._context.full_refresh:
+        if self._replayed:
+            condition = sql.SQL("{} and {}").format(condition, self._replayed.may_replace(self._when))
+        elif self.cursor and not self._context.full_refresh:
             condition = sql.SQL("{} and coalesce(excluded.{c} >= t.{c}, t.{c} is null)").format(
                 condition, c=sql.Identifier(self.cursor)
             )
@@ -315,6 +335,15 @@ class Merge:
         return sql.SQL("on conflict ({}) do update set {} where {}").format(
             _names(self._key), sql.SQL(", ").join(assignments), condition
         )
+
+    def _mark(self, rows: tuple[int, ...], why: str) -> None:
+        if rows:
+            self._execute(
+                sql.SQL("update {} set {rejected} = %s where {} = any(%s::bigint[])").format(
+                    self._attempt.name, sql.Identifier(ROW), rejected=sql.Identifier(REJECTED)
+                ),
+                [why, list(rows)],
+            )
 
     def _delete_absent(self, types: Mapping[str, str]) -> int:
         """Delete what a full read no longer has."""
@@ -354,27 +383,6 @@ _WITHOUT_EQUALITY = ("json", "xml", "point", "polygon", "path", "box", "circle",
 def _comparable(column: sql.Composable, kind: str) -> sql.Composable:
     """A column in a form that can be compared: json, xml and the geometric types have no `=` of the whole value."""
     return sql.SQL("{}::text").format(column) if kind.removesuffix("[]") in _WITHOUT_EQUALITY else column
-
-
-def _unfit(name: str, kind: str) -> sql.Composed:
-    """`when` a text is no value of a type `then` why. `1` is no boolean here, though PostgreSQL would take it."""
-    column = sql.Identifier(name)
-    if kind == "boolean":
-        return sql.SQL("when {} not in ('true', 'false') then {}").format(
-            column, sql.Literal(f"column {name}: not true or false")
-        )
-    invalid = sql.SQL(
-        "when not pg_input_is_valid({0}, {1}) then {2} || (pg_input_error_info({0}, {1})).message"
-    ).format(column, sql.Literal(kind), sql.Literal(f"column {name}: "))
-    # Values that the type would take and round: raw holds what the source said, or does not hold it.
-    if kind.startswith("numeric("):
-        rounds = sql.SQL("{0}::numeric <> {0}::{1}").format(column, type_name(kind))
-    elif kind.startswith("time"):
-        rounds = sql.SQL("{} ~ {}").format(column, sql.Literal(r"\.\d{7}"))
-    else:
-        return invalid
-    too_fine = sql.Literal(f"column {name}: more digits than {kind} holds")
-    return sql.SQL("{} when {} then {}").format(invalid, rounds, too_fine)
 
 
 def _names(columns: Iterable[str]) -> sql.Composed:

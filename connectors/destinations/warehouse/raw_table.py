@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 import psycopg
@@ -21,6 +22,18 @@ _TRANSFORMER = "headwater_transformer"
 
 
 @dataclass(frozen=True, slots=True)
+class Replay:
+    """Which rows of an earlier load come again. Raw keeps what is newer than that load."""
+
+    of: UUID
+    """The load that landed them; also of a replay of what a replay left."""
+    as_of: datetime
+    """When it was loaded (`ops.loads.raw_loaded_at`): its rows tell of no later time."""
+    rows: tuple[int, ...] | None
+    """Their places in the load, from 1; None for all of them."""
+
+
+@dataclass(frozen=True, slots=True)
 class LoadContext:
     """Which load it is about: what errors name and the ledger records."""
 
@@ -32,6 +45,7 @@ class LoadContext:
     """Whether the load counts even where raw has a newer version."""
     is_rebuild: bool = False
     """Whether history is being repeated: it is acted upon again, and not recorded again."""
+    replay: Replay | None = None
 
     def violation(self, what: str, remedy: str) -> ContractViolationError:
         return ContractViolationError(
@@ -93,6 +107,8 @@ class RawTable:
             return dict(incoming)
         types = dict(self.columns)
         for name, kind in incoming.items():
+            if self._stream.contract.keeps_columns:
+                continue  # what does not fit is judged by itself, later
             if name not in types:
                 self._refuse_if_frozen(f"The column `{name}` is new.")
                 self._alter(sql.SQL("add column {} {}").format(sql.Identifier(name), type_name(kind)))
@@ -233,10 +249,12 @@ class RawTable:
 
     def _note_removed(self, incoming: Mapping[str, str]) -> None:
         """Columns that a typed source no longer has (its rows then hold null), and those that came back."""
+        if self._context.is_rebuild:
+            return
         latest: dict[str, str] = dict(
             self._connection.execute(
                 "select distinct on (column_name) column_name, change from ops.schema_changes"
-                " where source = %s and stream = %s order by column_name, id desc",
+                " where source = %s and stream = %s and change <> 'discarded' order by column_name, id desc",
                 [self._context.source, self._stream.name],
             ).fetchall()
         )
@@ -247,11 +265,21 @@ class RawTable:
             elif name in incoming and latest.get(name) == "removed":
                 self._note(name, "returned", None, kind)
 
-    def _note(self, column: str, change: str, old: str | None, new: str | None) -> None:
+    def note_discarded(self, column: str, kind: str | None, wanted: str | None, rows: int) -> None:
+        """Record that rows came into raw without their value of a column.
+
+        Args:
+            kind: raw's type of the column; None if raw has no such column.
+            wanted: the type that the load asked for, if it is another.
+        """
+        self._note(column, "discarded", kind, wanted, rows)
+
+    def _note(self, column: str, change: str, old: str | None, new: str | None, rows: int | None = None) -> None:
         if self._context.is_rebuild:
             return
         self._connection.execute(
-            "insert into ops.schema_changes (source, stream, load_id, column_name, change, from_type, to_type)"
-            " values (%s, %s, %s, %s, %s, %s, %s)",
-            [self._context.source, self._stream.name, self._context.load_id, column, change, old, new],
+            "insert into ops.schema_changes"
+            " (source, stream, load_id, column_name, change, from_type, to_type, rows_discarded)"
+            " values (%s, %s, %s, %s, %s, %s, %s, %s)",
+            [self._context.source, self._stream.name, self._context.load_id, column, change, old, new, rows],
         )

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Iterator
+import json
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,14 +59,24 @@ _KIND_BY_FIRST_BYTE = {_QUOTE: _TEXT, ord("{"): _JSON, ord("["): _JSON, ord("t")
 """How a JSON value that is neither null nor a number begins."""
 
 
+_TOO_DEEP = "objects and lists within each other, too deep to be read"
+
+
 class JsonLines:
-    """Documents, one a line. Top-level fields become columns; objects and lists stay JSON."""
+    """Documents, one a line. Top-level fields become columns; objects and lists stay JSON.
+
+    A document that has a field twice is rejected: which of the two counts, JSON does not say.
+    """
 
     def __init__(self, json_columns: Collection[str]) -> None:
         self.columns: list[str] = []
         self._json_columns = frozenset(json_columns)
         self._fields: dict[str, str] = {}
         self._kinds: list[int] = []
+        self._beside_values = 0
+        """Bytes of a compact line with every field, without the values."""
+        self._lengths: dict[str, int] = {}
+        self._spaces: dict[str, int] = {}
         self._decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
         self._text = msgspec.json.Decoder(str)
 
@@ -75,16 +86,28 @@ class JsonLines:
 
     def rows(self, chunk: Chunk) -> Iterator[Row]:
         decode = self._decoder.decode
+        is_ascii = chunk.data.isascii()
         for line in chunk.data.splitlines():
             try:
                 document = decode(line)
+                if not is_ascii:
+                    line.decode()  # the decoder does not look inside values
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 yield Rejected(f"not a JSON object: {error}", readable(line))
                 continue
+            except RecursionError:
+                yield Rejected(_TOO_DEEP, readable(line))
+                continue
             try:
-                yield self._row(document)
+                row = self._row(document)
+                values = b"".join(document.values())
+                if len(line) - len(values) != self._beside_values or len(document) != len(self._fields):
+                    self._refuse_repeated_fields(line, document, values)
+                yield row
             except ValueError as error:
                 yield Rejected(str(error), readable(line))
+            except RecursionError:
+                yield Rejected(_TOO_DEEP, readable(line))
 
     def _row(self, document: dict[str, msgspec.Raw]) -> Row:
         fields = self._fields
@@ -123,6 +146,36 @@ class JsonLines:
         self._fields = column_names([*self._fields, *(field for field in document if field not in self._fields)])
         self.columns = list(self._fields.values())
         self._kinds += [0] * (len(self.columns) - len(self._kinds))
+        self._lengths = {field: len(field.encode()) for field in self._fields}
+        self._spaces = {field: field.count(" ") for field in self._fields if " " in field}
+        self._beside_values = _beside_values(self._lengths.values())
+
+    def _refuse_repeated_fields(self, line: bytes, document: dict[str, msgspec.Raw], values: bytes) -> None:
+        """The decoder keeps one value of a field that comes twice. The line is then longer than its parts.
+
+        With quotes, colons, commas and braces, the parts make up the whole line, or all of it but as many bytes as
+        there are spaces between them; a field more would add bytes that are none. Only where the parts fall short,
+        because a name is escaped or the layout has tabs, the line is read again, field by field.
+
+        Raises:
+            ValueError: a field comes twice.
+        """
+        if len(document) == len(self._fields):
+            beside = len(line) - len(values) - self._beside_values
+        else:
+            beside = len(line) - len(values) - _beside_values(map(self._lengths.__getitem__, document))
+        if beside == 0:
+            return
+        spaces = line.count(b" ") - values.count(b" ")
+        if self._spaces:
+            spaces -= sum(self._spaces.get(field, 0) for field in document)
+        if beside == spaces:
+            return
+        seen = set()
+        for field, _ in _PAIRS.decode(line.decode()):
+            if field in seen:
+                raise ValueError(f"field {field}: it is there twice")
+            seen.add(field)
 
     def _string(self, value: bytes, raw: msgspec.Raw, column: str) -> bytes:
         """A JSON string as COPY text: its content, or (in a column of JSON) the string with its quotes."""
@@ -136,6 +189,16 @@ class JsonLines:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"column {column}: {error}") from None
         return escaped(text, column)
+
+
+def _beside_values(names: Iterable[int]) -> int:
+    """Bytes of a compact object whose names have these lengths, without its values: quotes, colons, commas, braces."""
+    lengths = list(names)
+    return sum(lengths) + 4 * len(lengths) + 1 if lengths else 2
+
+
+_PAIRS = json.JSONDecoder(object_pairs_hook=list, parse_int=str, parse_float=str)
+"""Reads an object as a list of pairs; numbers stay text, whatever their length."""
 
 
 class CsvRecords:

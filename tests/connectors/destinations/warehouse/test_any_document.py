@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from connectors.connections import Connections, EnvironmentConnections, Setting
 from connectors.destinations.landing import LoadPlace
 from connectors.destinations.warehouse.columns import IDENTIFIER_BYTES, column_name, column_names, widens
+from connectors.destinations.warehouse.records import JsonLines, Rejected
 from connectors.errors import ContractViolationError
 from connectors.ingest import Destination, ingest
 from connectors.model import Chunk, Extraction, ExtractRequest, LandingFormat, Stream, check_source
@@ -71,6 +72,47 @@ def test_each_record_is_loaded_exactly_or_quarantined_with_a_reason(
             continue
         for field, value in record.items():
             assert _same(value, loaded[number].get(column_name(field))), (field, value, loaded[number])
+
+
+LAYOUTS = {
+    "compact": '{"n":7,"a":1,"b":{"x":1},%s}',
+    "spaced": '{"n": 7, "a": 1, "b": {"x": 1}, %s}',
+    "padded as much as the repeated field is long": '{"n": 7, "a": 1,          "b":{"x":1},%s}',
+    "indented": '{   "n": 7,   "a": 1,   "b": {      "x": 1   },   %s}',
+    "with tabs": '{\t"n": 7,\t"a": 1, "b": {"x": 1}, %s}',
+    "with an escaped name": '{"n":7,"\\u0061":1,"b":{"x":1},%s}',
+    "with a space in a name": '{"n":7,"c d":" ","a":1,"b":{"x":1},%s}',
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_field_that_comes_twice_sends_its_record_to_quarantine_in_any_layout(layout: str) -> None:
+    parser = JsonLines([])
+    for addition, twice in (
+        ('"e":1', None),
+        ('"e":"a \\"b\\": x"', None),
+        ('"a":1', "a"),
+        ('"a":22', "a"),
+        ('"\\u0061" : null', "a"),
+        ('"b": {"x": 2}', "b"),
+        ('"e":1,"e":1', "e"),
+        ('"":1,"":1', ""),
+        ('"éa":1,"éa":2', "éa"),
+    ):
+        [row] = parser.rows(Chunk((layout % addition).encode() + b"\n", 1))
+        if twice is None:
+            assert not isinstance(row, Rejected), row
+        else:
+            assert isinstance(row, Rejected)
+            assert row.reason == f"field {twice}: it is there twice"
+
+
+def test_records_that_cannot_be_read_are_rejected_one_by_one() -> None:
+    deep = b'{"a":' + b"[" * 3000 + b"]" * 3000 + b"}"
+    lines = [b'{"a":1}', deep, b'{"a":NaN}', b'{"a":"\xff"}', b"[1]", b"", b'{"a":2}']
+    rows = list(JsonLines([]).rows(Chunk(b"\n".join(lines), len(lines))))
+    assert [isinstance(row, Rejected) for row in rows] == [False, True, True, True, True, True, False]
+    assert rows[1] == Rejected("objects and lists within each other, too deep to be read", deep.decode())
 
 
 def _rows(warehouse: Warehouse, table: str) -> dict[int, dict[str, Any]]:

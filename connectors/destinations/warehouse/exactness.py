@@ -1,0 +1,105 @@
+"""Whether a text is a value of a type, exactly: what a type would take and round, cut or reinterpret is not one.
+
+PostgreSQL's input functions are generous: `2024-01-01 12:34` is a date to them, `now` an instant, and a leap second the
+second after it. Raw holds what the source said, or does not hold it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from psycopg import sql
+
+_JSON_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?$"
+_MOVING = r"\m(now|today|tomorrow|yesterday|allballs)\M"
+"""Words that mean another time whenever they are read."""
+_LEAP_SECOND = r"(:\d\d:|T\d{4})60"
+_PRECISION = re.compile(r"\((\d)\)")
+_FLOATS = {"double precision": "9.9999999999999999EEEE", "real": "9.99999999EEEE"}
+"""With how many digits every value of the type can be told from its neighbours (17 and 9)."""
+
+
+def unfit(name: str, kind: str, value: sql.Composable, *, is_json_number: bool = False) -> sql.Composed:
+    """Clauses of a `case`: `when` the text is no value of the type `then` why. `1` is no boolean here.
+
+    Args:
+        name: the column, for the reason.
+        kind: its type, as `format_type` prints it.
+        value: the text.
+        is_json_number: whether the column came to be a number because the source sent numbers: there, a text like
+            `007` is not the number 7.
+    """
+    clauses = [_when(test, f"column {name}: {why}", value=value) for test, why in _tests(kind, is_json_number)]
+    if kind != "boolean":
+        message = sql.SQL("{} || (pg_input_error_info({}, {})).message").format(
+            sql.Literal(f"column {name}: "), value, sql.Literal(kind)
+        )
+        invalid = sql.SQL("when not pg_input_is_valid({}, {}) then {}").format(value, sql.Literal(kind), message)
+        clauses.insert(0, invalid)
+    return sql.SQL(" ").join(clauses)
+
+
+def _when(test: str, why: str, *, value: sql.Composable) -> sql.Composed:
+    # The tests are this module's own text, with types as `format_type` prints them.
+    return sql.SQL("when {} then {}").format(sql.SQL(test).format(v=value), sql.Literal(why))
+
+
+def _tests(kind: str, is_json_number: bool) -> Iterator[tuple[str, str]]:
+    """Conditions on a text `{v}` that is valid input, each with what is wrong when it holds."""
+    too_fine = f"more digits than {kind} holds"
+    if kind == "boolean":
+        yield "{v} not in ('true', 'false')", "not true or false"
+    elif is_json_number:
+        yield f"{{v}} !~ {_quoted(_JSON_NUMBER)}", "a text where the column has numbers"
+    if kind.startswith("numeric("):
+        yield f"{{v}}::numeric <> {{v}}::{kind}", too_fine
+    elif kind in _FLOATS:
+        # Either the shortest form of a value of the type, or the one with all its digits.
+        exact = (
+            f"{{v}}::numeric in ({{v}}::{kind}::text::numeric,"
+            f" to_char({{v}}::{kind}::double precision, '{_FLOATS[kind]}')::numeric)"
+        )
+        special = f"{{v}}::{kind} in ('NaN', 'Infinity', '-Infinity')"
+        yield (
+            f"not case when {special} then true when pg_input_is_valid({{v}}, 'numeric') then {exact} else false end",
+            too_fine,
+        )
+    elif kind.startswith("character"):
+        yield f"{{v}}::{kind}::text <> {{v}}", f"more characters than {kind} holds"
+    elif kind == "jsonb":
+        yield "{v} is not json with unique keys", "an object in it has the same key twice"
+    elif kind.startswith("interval"):
+        yield f"{{v}} ~ {_quoted(_finer(kind, ''))}", too_fine
+    elif kind.startswith(("time", "date")):
+        yield from _tests_of_time(kind, too_fine)
+
+
+def _tests_of_time(kind: str, too_fine: str) -> Iterator[tuple[str, str]]:
+    yield f"{{v}} ~* {_quoted(_MOVING)}", "a word that means another time whenever it is read"
+    yield f"{{v}} ~ {_quoted(_LEAP_SECOND)}", f"a leap second, which {kind} does not have"
+    yield f"{{v}} ~ {_quoted(_finer(kind, r'(:[0-9]{2}|T[0-9]{6})'))}", too_fine
+    if kind == "date":
+        yield (
+            "case when pg_input_is_valid({v}, 'timestamp') then {v}::timestamp <> {v}::date else false end",
+            "a time of day, which date does not hold",
+        )
+    elif kind.startswith("timestamp") and "without" in kind:
+        moves = "{v}::timestamptz at time zone 'UTC' <> {v}::timestamp"
+        test = f"case when pg_input_is_valid({{v}}, 'timestamptz') then {moves} else true end"
+        yield test, f"an offset, which {kind} does not hold"
+    elif kind.startswith("time") and not kind.startswith("timestamp"):
+        yield "pg_input_is_valid({v}, 'timestamp')", f"a day, which {kind} does not hold"
+        if "without" in kind:
+            yield "{v} ~* '[-+z]'", f"an offset, which {kind} does not hold"
+
+
+def _finer(kind: str, before: str) -> str:
+    """Matches digits of a second that the type would round away."""
+    sized = _PRECISION.search(kind)
+    digits = int(sized[1]) if sized else 6
+    return rf"{before}\.[0-9]{{{digits}}}[0-9]*[1-9]"
+
+
+def _quoted(pattern: str) -> str:
+    return "'" + pattern.replace("{", "{{").replace("}", "}}") + "'"
