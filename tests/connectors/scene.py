@@ -1,4 +1,4 @@
-"""A scene for trouble: a table, a raw table that is one change behind it, processes that load, a reader that watches."""
+"""A scene for trouble: a table, raw one change behind it, processes that load, a reader that watches."""
 
 from __future__ import annotations
 
