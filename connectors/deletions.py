@@ -118,7 +118,8 @@ class _Comparing:
         reach("lease-taken")
         self._close("It ended before its commit; keys are read anew.")
         purpose = Purpose(self.source.name, self.stream.name, LoadKind.KEYS)
-        load = ledger.begin_load(self.connection, uuid7(), purpose, self.run_id)
+        with self.lease.guard(self.connection):
+            load = ledger.begin_load(self.connection, uuid7(), purpose, self.run_id)
         reach("load-begun")
         try:
             if raw_columns(self.connection, self.source.name, self.stream.name):
@@ -135,7 +136,8 @@ class _Comparing:
         return report
 
     def _close(self, message: str) -> None:
-        ledger.close_key_loads(self.connection, self.source.name, self.stream.name, message)
+        with self.lease.guard(self.connection):
+            ledger.close_key_loads(self.connection, self.source.name, self.stream.name, message)
 
     def _compare(self, load: Load, check: partial[None]) -> LoadReport:
         request = CommitRequest(LoadContext(self.source.name, self.stream, load.load_id, None))
@@ -158,7 +160,8 @@ class _Comparing:
                 )
                 reach("manifest-written")
                 size = sum(landed.bytes for landed in manifest.objects)
-                ledger.mark_landed(self.connection, load.load_id, place.manifest_key, manifest.rows, size)
+                with self.lease.guard(self.connection):
+                    ledger.mark_landed(self.connection, load.load_id, place.manifest_key, manifest.rows, size)
                 reach("landed-noted")
             work = partial(commit_keys, self.connection, self.lease, attempt, request, check)
             return settled(work, self.destination, request, self.log)
@@ -166,8 +169,7 @@ class _Comparing:
     def _nothing_to_compare(self, load: Load) -> LoadReport:
         self.log.info("%s.%s has never been loaded: there are no rows to compare.", self.source.name, self.stream.name)
         report = LoadReport(self.source.name, self.stream.name, load.load_id, None, 0, 0, 0, 0, 0, 0, 0, None)
-        with self.connection.transaction():
-            self.lease.check(self.connection)
+        with self.lease.guard(self.connection):
             record(self.connection, report)
         return report
 

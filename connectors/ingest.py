@@ -169,7 +169,8 @@ class _Ingestion:
         return read_watermark(self.connection, self.source.name, self.stream.name)
 
     def _begin(self, load_id: UUID) -> Load:
-        return ledger.begin_load(self.connection, load_id, self._purpose(), self.run_id)
+        with self.lease.guard(self.connection):
+            return ledger.begin_load(self.connection, load_id, self._purpose(), self.run_id)
 
     def _place(self, load: Load) -> LoadPlace:
         return LoadPlace(self.source.name, self.stream.name, load.load_id, load.started_at)
@@ -195,7 +196,8 @@ class _Ingestion:
             if isinstance(error, HeadwaterError):
                 error.at(source=self.source.name, stream=self.stream.name, window=self.window, load_id=load.load_id)
             if not self.connection.closed and not self.connection.broken:
-                ledger.mark_failed(self.connection, load.load_id, str(error))
+                with self.lease.guard(self.connection):  # if the stream is lost, that is the error
+                    ledger.mark_failed(self.connection, load.load_id, str(error))
             raise
         self.log.info("Loaded %s.%s: %s.", self.source.name, self.stream.name, report)
         return report
@@ -270,7 +272,8 @@ class _Ingestion:
 
     def _note_landed(self, load: Load, manifest: Manifest) -> None:
         size = sum(landed.bytes for landed in manifest.objects)
-        ledger.mark_landed(self.connection, load.load_id, self._place(load).manifest_key, manifest.rows, size)
+        with self.lease.guard(self.connection):
+            ledger.mark_landed(self.connection, load.load_id, self._place(load).manifest_key, manifest.rows, size)
 
     def _commit(
         self, load: Load, attempt: AttemptTable, position: SourcePosition | None, files: tuple[FileVersion, ...]

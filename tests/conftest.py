@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+from uuid import uuid4
 
 import boto3
 import psycopg
@@ -34,9 +35,11 @@ from connectors.destinations.landing import Landing
 from connectors.destinations.warehouse.migrations import ROLES, upgrade
 from connectors.ingest import Destination
 from deployments.local.postgres import LocalPostgres
+from deployments.local.server import PostgresServer
 
 ROLE_PASSWORD = "test-only"
-_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+_PROCESS = uuid4().hex[:8]
+"""In the names of what this process makes on a server that others may use at the same time."""
 _ROLES_LOCK = 7_201_305  # any number that nobody else locks on a server made for tests
 
 # Machines are noisy: an example that took long once is no failure.
@@ -55,6 +58,12 @@ class Server:
 
     url: URL
 
+    @classmethod
+    def of(cls, local: PostgresServer) -> Server:
+        return cls(
+            URL.create("postgresql+psycopg", local.superuser, local.password, local.host, local.port, "postgres")
+        )
+
     def connect(self, database: str = "postgres") -> psycopg.Connection:
         return psycopg.connect(
             host=self.url.host,
@@ -66,11 +75,13 @@ class Server:
             options="-c timezone=UTC",
         )
 
-    def create_database(self, name: str, *, template: str = "template1", owner: str = "postgres") -> None:
+    def create_database(
+        self, name: str, *, template: str = "template1", owner: str = "postgres", tablespace: str = "pg_default"
+    ) -> None:
         with self.connect() as connection:
             connection.execute(
-                sql.SQL("create database {} template {} owner {}").format(
-                    sql.Identifier(name), sql.Identifier(template), sql.Identifier(owner)
+                sql.SQL("create database {} template {} owner {} tablespace {}").format(
+                    *map(sql.Identifier, (name, template, owner, tablespace))
                 )
             )
 
@@ -86,11 +97,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield Server(make_url(configured))
         return
     local = LocalPostgres(tmp_path_factory.mktemp("postgres"))
-    server = local.start()
     try:
-        yield Server(
-            URL.create("postgresql+psycopg", server.superuser, server.password, server.host, server.port, "postgres")
-        )
+        yield Server.of(local.start())
     finally:
         local.destroy()
 
@@ -127,11 +135,9 @@ class Warehouse:
             connection.execute(statement.encode())
 
 
-@pytest.fixture(scope="session")
-def _warehouse_template(postgres: Server) -> str:
-    name = f"template_warehouse_{_WORKER}"
-    postgres.drop_database(name)
-    with postgres.connect() as connection:
+def create_warehouse(server: Server, name: str, *, tablespace: str = "pg_default") -> Warehouse:
+    """A migrated warehouse on a server, and the roles if need be."""
+    with server.connect() as connection:
         connection.execute("select pg_advisory_lock(%s)", [_ROLES_LOCK])  # the roles are the server's; until we leave
         for role in ROLES:
             existing = connection.execute("select from pg_roles where rolname = %s", [role]).fetchone()
@@ -141,15 +147,26 @@ def _warehouse_template(postgres: Server) -> str:
                     sql.SQL(verb), sql.Identifier(role), sql.Literal(ROLE_PASSWORD)
                 )
             )
-    postgres.create_database(name, owner="headwater_owner")
-    upgrade(Warehouse(postgres, name).url("owner"))
-    return name
+    server.create_database(name, owner="headwater_owner", tablespace=tablespace)
+    warehouse = Warehouse(server, name)
+    upgrade(warehouse.url("owner"))
+    return warehouse
+
+
+@pytest.fixture(scope="session")
+def _warehouse_template(postgres: Server) -> Iterator[str]:
+    name = f"template_{_PROCESS}"
+    create_warehouse(postgres, name)
+    try:
+        yield name
+    finally:
+        postgres.drop_database(name)
 
 
 @pytest.fixture
 def warehouse(postgres: Server, _warehouse_template: str) -> Iterator[Warehouse]:
     """An empty warehouse of its own for each test."""
-    name = f"warehouse_{_WORKER}_{time.monotonic_ns()}"
+    name = f"warehouse_{_PROCESS}_{time.monotonic_ns()}"
     postgres.create_database(name, template=_warehouse_template, owner="headwater_owner")
     with postgres.connect() as connection:  # a template's grants are not copied with it
         for grant in (
@@ -199,7 +216,7 @@ def destination(warehouse: Warehouse, landing_folder: Path) -> Destination:
 @pytest.fixture
 def source_database(postgres: Server) -> Iterator[Callable[[str], psycopg.Connection]]:
     """A database to read from: called with statements, it returns a connection to it."""
-    name = f"source_{_WORKER}_{time.monotonic_ns()}"
+    name = f"source_{_PROCESS}_{time.monotonic_ns()}"
     postgres.create_database(name)
     connection = postgres.connect(name)
 

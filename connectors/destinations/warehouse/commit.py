@@ -225,6 +225,8 @@ class _Commit:
         return [row[0]] if row else []
 
     def _remember_files(self) -> None:
+        if not self._request.files:
+            return
         with self._connection.cursor() as cursor:
             cursor.executemany(
                 """

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -181,6 +183,17 @@ class Lease:
                 source=self._source,
                 stream=self._stream,
             )
+
+    @contextmanager
+    def guard(self, connection: psycopg.Connection) -> Iterator[None]:
+        """A transaction of a run that has the stream: one that lost it must not touch the loads of its successor.
+
+        Raises:
+            FencedError: it has lost it.
+        """
+        with connection.transaction():
+            self.check(connection)
+            yield
 
     def _take(self) -> bool:
         row = self._connection.execute(
