@@ -210,7 +210,8 @@ class _Replaying:
             window=original.window,
             replay_of=original.load_id,
         )
-        load = ledger.begin_load(self.connection, uuid7(), purpose, self.run_id)
+        with self.lease.guard(self.connection):
+            load = ledger.begin_load(self.connection, uuid7(), purpose, self.run_id)
         reach("load-begun")
         try:
             report = self._replay(load, original)
@@ -218,7 +219,8 @@ class _Replaying:
             if isinstance(error, HeadwaterError):
                 error.at(window=original.window, load_id=load.load_id)
             if not self.connection.closed and not self.connection.broken:
-                ledger.abandon(self.connection, load.load_id, original.manifest_key, str(error))
+                with self.lease.guard(self.connection):
+                    ledger.abandon(self.connection, load.load_id, original.manifest_key, str(error))
             raise
         self.log.info("Replayed load %s: %s.", original.load_id, report)
         return report
@@ -237,7 +239,8 @@ class _Replaying:
             attempt.fill_from(self.destination.landing, manifest)
             reach("all-copied")
             # The bytes are the original's: nothing landed anew.
-            ledger.mark_landed(self.connection, load.load_id, original.manifest_key, attempt.rows, 0)
+            with self.lease.guard(self.connection):
+                ledger.mark_landed(self.connection, load.load_id, original.manifest_key, attempt.rows, 0)
             reach("landed-noted")
             rows = None if original.rows is None else tuple(original.rows)
             context = LoadContext(

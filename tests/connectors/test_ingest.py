@@ -54,6 +54,16 @@ def test_the_second_load_asks_only_for_changes_and_writes_only_differences(
     assert raw(warehouse, "id, total") == [(1, 10), (2, 2), (3, 3)]
 
 
+def test_a_row_that_changes_again_within_its_instant_is_followed(
+    api: Api, warehouse: Warehouse, destination: Destination
+) -> None:
+    shop = Shop(api, [order(1, total=1), order(2, total=1)])
+    load(shop_source(), api, destination)
+    shop.orders[0]["total"] = 2
+    assert counts(load(shop_source(), api, destination)) == (2, 0, 1, 1, 0, 0)
+    assert raw(warehouse, "id, total") == [(1, 2), (2, 1)]
+
+
 def test_nothing_new_moves_nothing(api: Api, warehouse: Warehouse, destination: Destination) -> None:
     Shop(api, [order(1)])
     load(shop_source(), api, destination)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -57,6 +59,38 @@ def test_the_first_manifest_stays(landing: Landing, place: LoadPlace) -> None:
     second = write(landing, place, [Chunk(b'{"a":2}\n', 1)], attempt=2)
     assert second == first
     assert b"".join(chunk.data for chunk in landing.read(second)) == b'{"a":1}\n'
+
+
+def test_the_disk_has_every_object_before_the_manifest_says_so(
+    tmp_path: Path, place: LoadPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power cut leaves is what was flushed: seen in the order of the calls to the operating system."""
+    landing = Landing(StoreLocation(tmp_path.as_uri()))
+    monkeypatch.setattr("connectors.destinations.landing._PART_BYTES", 1000)
+    calls: list[tuple[str, int]] = []
+
+    def fsync(descriptor: int, real: Callable[[int], None] = os.fsync) -> None:
+        real(descriptor)
+        calls.append(("fsync", os.fstat(descriptor).st_ino))
+
+    def link(source: str, target: Path, real: Callable[[str, Path], None] = os.link) -> None:
+        real(source, target)
+        calls.append(("link", target.stat().st_ino))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "link", link)
+    manifest = write(landing, place, [Chunk(b'{"a":1}\n' * 100, 100) for _ in range(5)])
+    path = tmp_path / place.manifest_key
+    linked = calls.index(("link", path.stat().st_ino))
+    before = calls[:linked]
+    assert len(manifest.objects) > 2
+    for landed in manifest.objects:
+        assert ("fsync", (tmp_path / landed.key).stat().st_ino) in before
+    assert ("fsync", path.stat().st_ino) in before
+    folder = ("fsync", path.parent.stat().st_ino)
+    last = before.index(("fsync", (tmp_path / manifest.objects[-1].key).stat().st_ino))
+    assert folder in before[last:], "the names of the objects too"
+    assert folder in calls[linked:], "and the manifest's, before anyone relies on it"
 
 
 def test_each_file_is_an_object_of_its_own(landing: Landing, place: LoadPlace) -> None:
