@@ -18,6 +18,7 @@ import msgspec
 from connectors.connections import Connections, Requirement, Secret, Setting
 from connectors.errors import ConfigurationError, HeadwaterError, MalformedResponseError
 from connectors.http import HttpClient, RetryPolicy
+from connectors.lenient_json import take_apart_leniently
 from connectors.model import Chunk, Extraction, ExtractRequest, LandingFormat, Stream, check_source, check_window
 
 _RAW_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -193,7 +194,11 @@ def _chunks(client: HttpClient, stream: RestStream, parameters: Mapping[str, str
 
 
 def _take_apart(body: bytes, stream: RestStream) -> tuple[Mapping[str, msgspec.Raw], list[msgspec.Raw]]:
-    """A body as its outermost object (empty when it is a bare list) and its records, each undecoded."""
+    """A body as its outermost object (empty when it is a bare list) and its records, each undecoded.
+
+    A record that is nearly JSON (with NaN, or half of a surrogate pair) does not spoil the others: it is taken as it
+    is, and goes to quarantine.
+    """
     try:
         if not body.isascii():
             body.decode()  # the decoder below does not look inside records
@@ -207,7 +212,10 @@ def _take_apart(body: bytes, stream: RestStream) -> tuple[Mapping[str, msgspec.R
     except KeyError as missing:
         raise _malformed(stream, f"has no {missing}", body) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _malformed(stream, f"cannot be read ({error})", body) from error
+        try:
+            return take_apart_leniently(body.decode(), stream.records.split(".") if stream.records else [])
+        except (ValueError, RecursionError):
+            raise _malformed(stream, f"cannot be read ({error})", body) from error
 
 
 def _malformed(stream: RestStream, what: str, body: bytes) -> HeadwaterError:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 from psycopg import sql
 
-_JSON_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?$"
 _MOVING = r"\m(now|today|tomorrow|yesterday|allballs)\M"
 """Words that mean another time whenever they are read."""
 _LEAP_SECOND = r"(:\d\d:|T\d{4})60"
@@ -20,17 +19,17 @@ _FLOATS = {"double precision": "9.9999999999999999EEEE", "real": "9.99999999EEEE
 """With how many digits every value of the type can be told from its neighbours (17 and 9)."""
 
 
-def unfit(name: str, kind: str, value: sql.Composable, *, is_json_number: bool = False) -> sql.Composed:
+def unfit(name: str, kind: str, value: sql.Composable, *, has_texts: bool = False) -> sql.Composed:
     """Clauses of a `case`: `when` the text is no value of the type `then` why. `1` is no boolean here.
 
     Args:
         name: the column, for the reason.
         kind: its type, as `format_type` prints it.
         value: the text.
-        is_json_number: whether the column came to be a number because the source sent numbers: there, a text like
-            `007` is not the number 7.
+        has_texts: whether texts came among the numbers of a column whose numbers are the source's own, not declared:
+            `007` and `1e5` may be names there, and pass only as raw would print them.
     """
-    clauses = [_when(test, f"column {name}: {why}", value=value) for test, why in _tests(kind, is_json_number)]
+    clauses = [_when(test, f"column {name}: {why}", value=value) for test, why in _tests(kind, has_texts)]
     if kind != "boolean":
         message = sql.SQL("{} || (pg_input_error_info({}, {})).message").format(
             sql.Literal(f"column {name}: "), value, sql.Literal(kind)
@@ -45,13 +44,14 @@ def _when(test: str, why: str, *, value: sql.Composable) -> sql.Composed:
     return sql.SQL("when {} then {}").format(sql.SQL(test).format(v=value), sql.Literal(why))
 
 
-def _tests(kind: str, is_json_number: bool) -> Iterator[tuple[str, str]]:
+def _tests(kind: str, has_texts: bool) -> Iterator[tuple[str, str]]:
     """Conditions on a text `{v}` that is valid input, each with what is wrong when it holds."""
     too_fine = f"more digits than {kind} holds"
     if kind == "boolean":
         yield "{v} not in ('true', 'false')", "not true or false"
-    elif is_json_number:
-        yield f"{{v}} !~ {_quoted(_JSON_NUMBER)}", "a text where the column has numbers"
+    elif has_texts:
+        test = f"{{v}} !~ '^-?[0-9]' or {{v}}::{kind}::text <> {{v}}"
+        yield test, "a text, or a number that cannot be told from one"
     if kind.startswith("numeric("):
         yield f"{{v}}::numeric <> {{v}}::{kind}", too_fine
     elif kind in _FLOATS:

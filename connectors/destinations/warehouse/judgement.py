@@ -88,9 +88,9 @@ class Judgement:
         if self._attempt.types is not None:
             value = sql.SQL("({}::text)").format(value)
         kinds = self._attempt.kinds
-        has_texts = kinds is not None and bool(kinds[name] & Kind.TEXT)
-        is_json_number = has_texts and kind in _JSON_NUMBERS and name not in self._declared
-        return unfit(name, kind, value, is_json_number=is_json_number)
+        own_number = kind in _JSON_NUMBERS and name not in self._declared
+        has_texts = own_number and kinds is not None and bool(kinds[name] & Kind.TEXT)
+        return unfit(name, kind, value, has_texts=has_texts)
 
     def _reject(self, doubtful: Mapping[str, sql.Composed], lacking: list[str]) -> int:
         """Mark the rows that raw cannot hold: a value that its column's type refuses, a key that is missing.

@@ -20,7 +20,6 @@ from connectors.errors import MalformedResponseError
 from connectors.model import Chunk, FileVersion
 
 NULL = b"\\N"
-_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 _LONGEST_BIGINT = 18
 """Digits that any bigint has room for; integers of more digits are taken as numeric."""
 
@@ -93,7 +92,7 @@ class JsonLines:
                 if not is_ascii:
                     line.decode()  # the decoder does not look inside values
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                yield Rejected(f"not a JSON object: {error}", readable(line))
+                yield Rejected(_diagnosed(line, error), readable(line))
                 continue
             except RecursionError:
                 yield Rejected(_TOO_DEEP, readable(line))
@@ -197,6 +196,24 @@ def _beside_values(names: Iterable[int]) -> int:
     return sum(lengths) + 4 * len(lengths) + 1 if lengths else 2
 
 
+def _diagnosed(line: bytes, error: Exception) -> str:
+    """Why a line is no document, in better words where what is wrong with it is common."""
+    try:
+        text = json.dumps(json.loads(line, parse_constant=_refuse, parse_int=str, parse_float=str), ensure_ascii=False)
+        text.encode()
+    except json.JSONDecodeError:
+        pass
+    except UnicodeEncodeError:
+        return "half of a surrogate pair, which is no character"
+    except (ValueError, RecursionError) as better:
+        return str(better)
+    return f"not a JSON object: {error}"
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant}, which JSON does not have")
+
+
 _PAIRS = json.JSONDecoder(object_pairs_hook=list, parse_int=str, parse_float=str)
 """Reads an object as a list of pairs; numbers stay text, whatever their length."""
 
@@ -272,9 +289,11 @@ def escaped(text: str, column: str) -> bytes:
     if "\0" in text:
         raise ValueError(f"column {column}: a NUL character, which text cannot hold")
     try:
-        return text.translate(_ESCAPES).encode()
+        data = text.encode()
     except UnicodeEncodeError:
         raise ValueError(f"column {column}: half of a surrogate pair, which is no character") from None
+    # Many times faster than one translation of the text, above all for long ones.
+    return data.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r").replace(b"\t", b"\\t")
 
 
 def readable(data: bytes) -> str:
