@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,13 +15,15 @@ from typing import Self
 
 import psutil
 import psycopg
+from sqlalchemy.engine import URL
 
+from connectors.connections import EnvironmentConnections
 from connectors.failpoints import FAILPOINTS
-from connectors.ingest import Destination
+from connectors.ingest import Destination, ingest
 from connectors.model import Cursor, WriteDisposition
 from connectors.postgres import PostgresSource
 from tests.conftest import Warehouse
-from tests.connectors.examples import database, erp, load_table
+from tests.connectors.examples import erp
 
 LOAD = """
 import sys
@@ -43,6 +46,7 @@ ingest(
 """
 COMMITTED = FAILPOINTS.index("committed")
 WRITES = [write.value for write in WriteDisposition]
+_SOURCE = "HEADWATER_ERP_URL"
 UNAVAILABLE = "connectors.errors.DestinationUnavailableError: "
 
 State = tuple[int, int]
@@ -104,18 +108,18 @@ class Scene:
             self.connection.execute("update t set v = v || 'x', changed = now() where id % 10 = 0")
         if self.write == "replace":
             self.connection.execute("delete from t where id % 11 = 0")
-        self.states.append(self._state("t", self.connection))
+        self.states.append(self._state())
 
     def load(self) -> None:
-        load_table(source_of(self.write), self.connection, self.warehouse, self.destination)
+        source = source_of(self.write)
+        ingest(source, source.streams[0], EnvironmentConnections({_SOURCE: self._source_url()}), self.destination)
 
     def process(
         self, *window: str, lease: float = 60, url: str | None = None, **environment: str
     ) -> subprocess.Popen[str]:
         """A process that loads; it has its imports behind it when this returns."""
-        source = database(self.connection, self.warehouse)._environment["HEADWATER_ERP_URL"]
         loader = url or self.warehouse.url("loader").render_as_string(hide_password=False)
-        arguments = [self.write, source, loader, self.landing.as_uri(), str(lease), *window]
+        arguments = [self.write, self._source_url(), loader, self.landing.as_uri(), str(lease), *window]
         process = subprocess.Popen(
             [sys.executable, "-c", LOAD, *arguments],
             env={**os.environ, **environment},
@@ -170,8 +174,14 @@ class Scene:
             top = "select value::timestamptz = (select max(changed) from raw_erp.t) from ops.watermarks"
             assert self.warehouse.query(top) == [(True,)]
 
-    def _state(self, table: str, connection: psycopg.Connection) -> State:
-        row = connection.execute(f"select {_STATE} from {table}".encode()).fetchone()
+    def _source_url(self) -> str:
+        """Not on the warehouse's server, maybe."""
+        info = self.connection.info
+        url = URL.create("postgresql+psycopg", info.user, info.password, info.host, info.port, info.dbname)
+        return url.render_as_string(hide_password=False)
+
+    def _state(self) -> State:
+        row = self.connection.execute(f"select {_STATE} from t".encode()).fetchone()
         assert row is not None
         return row[0], row[1]
 
@@ -244,6 +254,6 @@ def until(condition: Callable[[], object], what: str, *, seconds: float = 60) ->
         time.sleep(0.02)
 
 
-def last_line(text: str) -> str:
-    """The error that ended a process, of its standard error."""
-    return (text.strip().splitlines() or [""])[-1]
+def ending(errors: str) -> str:
+    """The error that ended a process, of what it said: of a chain of exceptions, the last."""
+    return ([line for line in errors.splitlines() if re.match(r"[a-z_]+\.[\w.]+: |\w+Error\b", line)] or [""])[-1]

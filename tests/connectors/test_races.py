@@ -15,7 +15,7 @@ import pytest
 
 from connectors.failpoints import FAILPOINTS
 from connectors.rebuild import rebuild
-from tests.connectors.scene import COMMITTED, Scene, Watcher, last_line, source_of, until
+from tests.connectors.scene import COMMITTED, Scene, Watcher, ending, source_of, until
 
 FENCED = "connectors.errors.FencedError: This run lost the stream"
 STOPPED = "connectors.errors.DestinationUnavailableError: This run was stopped within its transaction"
@@ -59,7 +59,7 @@ def test_a_run_that_wakes_up_after_its_successor_commits_nothing_and_says_why(sc
         else:
             # Within its transaction, the server ended the sleeper's session; before it, the fence stopped it.
             in_commit = FAILPOINTS.index(name) >= FAILPOINTS.index("commit-begun")
-            assert last_line(errors).startswith(STOPPED if in_commit else FENCED), errors
+            assert ending(errors).startswith(STOPPED if in_commit else FENCED), errors
             assert process.returncode == 1
         scene.change()
         scene.check_after_rerun()
