@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -116,6 +120,65 @@ def test_the_manifest_names_what_is_stored(tmp_path: Path, place: LoadPlace) -> 
     [landed] = write(landing, place, [Chunk(b"{}\n", 1)]).objects
     content = (tmp_path / landed.key).read_bytes()
     assert (landed.bytes, landed.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class SystemCall:
+    """What the landing asked of the operating system, and of which file; a file with the size it had then."""
+
+    name: str
+    path: Path
+    size: int
+
+
+@pytest.fixture
+def system_calls(monkeypatch: pytest.MonkeyPatch) -> list[SystemCall]:
+    """The calls that make files last, as they come. They are carried out."""
+    calls: list[SystemCall] = []
+    fsync, link, replace, rename = os.fsync, os.link, os.replace, os.rename
+
+    def note_fsync(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        calls.append(SystemCall("fsync", path, path.stat().st_size if path.is_file() else 0))
+        fsync(descriptor)
+
+    def note_name(call: Callable[..., None]) -> Callable[..., None]:
+        def noted(source: str | Path, target: str | Path, **options: Any) -> None:
+            call(source, target, **options)
+            calls.append(SystemCall("name", Path(target), Path(target).stat().st_size))
+
+        return noted
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    for name, call in {"link": link, "replace": replace, "rename": rename}.items():
+        monkeypatch.setattr(os, name, note_name(call))
+    return calls
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors have no names here")
+def test_the_disk_holds_all_objects_before_the_manifest_appears(
+    tmp_path: Path, place: LoadPlace, system_calls: list[SystemCall]
+) -> None:
+    """A power cut can then leave a load without a manifest, never a manifest without its load."""
+    landing = Landing(StoreLocation(tmp_path.as_uri()))
+    with landing.writer(place, 1, LandingFormat.CSV) as writer:
+        for number in range(3):
+            writer.write(Chunk(b"a\n1\n" * 1000, 1000, FileVersion(f"{number}.csv", "v", 4000)))
+        manifest = writer.finish(columns=[], window=None, cursor_from=None, cursor_to=None)
+    final = tmp_path / place.manifest_key
+    [appeared] = [at for at, call in enumerate(system_calls) if (call.name, call.path) == ("name", final)]
+    before = [call for call in system_calls[:appeared] if call.name == "fsync"]
+    after = [call.path for call in system_calls[appeared:] if call.name == "fsync"]
+    for landed in manifest.objects:
+        path = tmp_path / landed.key
+        [flushed] = [at for at, call in enumerate(before) if (call.path, call.size) == (path, landed.bytes)]
+        assert path.parent in [call.path for call in before[flushed:]], "the folder that names it"
+    temporary = [
+        call for call in before if call.path.parent == final.parent and call.path.name.startswith(".manifest-")
+    ]
+    assert [call.size for call in temporary] == [final.stat().st_size], "whole before it has its name"
+    # Each folder's name is in the one above it, down from the landing's own.
+    assert set(final.relative_to(tmp_path).parents) == {path.relative_to(tmp_path) for path in after}
 
 
 def test_an_unknown_kind_of_store_is_refused() -> None:
