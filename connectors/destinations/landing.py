@@ -182,7 +182,7 @@ class Landing:
         body = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
         try:
             if self._folder is not None:
-                _create_durably(self._folder / place.manifest_key, body)
+                _create_durably(self._folder / place.manifest_key, body, self._folder)
             else:
                 obstore.put(self._store, place.manifest_key, body, mode="create")
         except (AlreadyExistsError, FileExistsError):
@@ -364,7 +364,9 @@ class LandingWriter:
             opened.write(PGCOPY_TRAILER, 0)
         self._objects.append(opened.close())
         if self._landing._folder is not None:
-            _flush(self._landing._folder / opened.key)
+            path = self._landing._folder / opened.key
+            _flush(path)
+            _flush(path.parent)
 
 
 @dataclass(slots=True)
@@ -440,8 +442,11 @@ def _copy_records(blocks: Iterator[bytes]) -> Iterator[Chunk]:
             kept = kept[-len(PGCOPY_TRAILER) :]
 
 
-def _create_durably(path: Path, body: bytes) -> None:
-    """Write a file that is either absent or whole, also after a power cut; FileExistsError if there is one."""
+def _create_durably(path: Path, body: bytes, root: Path) -> None:
+    """Write a file that is either absent or whole, also after a power cut; FileExistsError if there is one.
+
+    From here on it is found after one, too: the folders down from the root may be new, and are flushed as well.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".manifest-")
     try:
@@ -453,7 +458,10 @@ def _create_durably(path: Path, body: bytes) -> None:
         os.link(temporary, path)
     finally:
         os.unlink(temporary)
-    _flush(path.parent)
+    for folder in path.parents:
+        _flush(folder)
+        if folder == root:
+            break
 
 
 def _files_below(folder: Path, prefix: str) -> Iterator[Stored]:
@@ -469,13 +477,12 @@ def _files_below(folder: Path, prefix: str) -> Iterator[Stored]:
 
 
 def _flush(path: Path) -> None:
-    """Have the disk hold a file (and the folder entry that names it) before going on."""
-    for target in (path, path.parent):
-        descriptor = os.open(target, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Have the disk hold what a file is, or which names a folder has, before going on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _corrupt(landed: LandedObject, what: str) -> LandingCorruptError:

@@ -99,16 +99,16 @@ MUTATIONS = [
     Mutation(
         "objects are not flushed before the manifest",
         LANDING,
-        "            _flush(self._landing._folder / opened.key)",
-        "            pass",
-        (f"{LANDED}:the_disk_has",),
+        "            _flush(path)\n            _flush(path.parent)\n",
+        "",
+        (f"{LANDED}:the_disk_holds",),
     ),
     Mutation(
         "the manifest is not flushed before it appears",
         LANDING,
         "            os.fsync(file.fileno())\n",
         "",
-        (f"{LANDED}:the_disk_has",),
+        (f"{LANDED}:the_disk_holds",),
     ),
     Mutation(
         "an open transaction does not hold the watermark back",
@@ -182,7 +182,7 @@ def test_the_suite_notices_a_rule_that_is_gone(copy: Path, mutation: Mutation) -
 def test_the_copy_is_what_is_tested_and_passes_as_it_is(copy: Path) -> None:
     said = run(copy, "-c", "import connectors, tests; print(connectors.__path__[0], tests.__path__[0])")
     assert said.stdout.split() == [str(copy / "connectors"), str(copy / "tests")]
-    passed = outcome(copy, f"{LANDED}:the_disk_has or first_manifest")
+    passed = outcome(copy, f"{LANDED}:the_disk_holds or first_manifest")
     assert passed.returncode == 0, passed.stdout
 
 

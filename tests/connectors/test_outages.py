@@ -22,6 +22,7 @@ import pytest
 
 from connectors.connections import StoreLocation
 from connectors.destinations.landing import Landing
+from connectors.destinations.warehouse.connection import connect
 from connectors.failpoints import FAILPOINTS
 from connectors.ingest import Destination
 from deployments.local.postgres import LocalPostgres
@@ -59,7 +60,10 @@ def stop(local: LocalPostgres) -> None:
 
 def ended(process: subprocess.Popen[str]) -> bool:
     """Whether the load was done; if it was not, that it said so in one clear error."""
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode in (0, 1)
     assert process.returncode == 0 or ending(errors).startswith(UNAVAILABLE), errors
     return process.returncode == 0
@@ -120,12 +124,15 @@ class Link:
     """Whether the server hears the COMMIT at which the link breaks; None: it does not break there."""
     cut_after: int | None = None
     """In bytes, of all connections and both ways."""
+    falls_silent: bool = False
+    """Whether nobody is told that it broke: what is sent is not taken any more."""
     carried: int = 0
     recorded: bool = False
     """Whether the load's row has been written: the next COMMIT is the one."""
     url: str = ""
     broken: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    sockets: list[socket.socket] = field(default_factory=list)
 
     def serve(self, listener: socket.socket) -> None:
         target = (self.warehouse.server.url.host or "", self.warehouse.server.url.port or 0)
@@ -135,53 +142,74 @@ class Link:
             except OSError:
                 return
             server = socket.create_connection(target)
-            for take, give, asks in ((client, server, True), (server, client, False)):
-                threading.Thread(target=self.pump, args=(take, give, asks), daemon=True).start()
+            self.sockets += [client, server]
+            for asks in (True, False):
+                threading.Thread(target=self.pump, args=(client, server, asks), daemon=True).start()
 
-    def pump(self, take: socket.socket, give: socket.socket, asks: bool) -> None:
-        client, server = (take, give) if asks else (give, take)
+    def pump(self, client: socket.socket, server: socket.socket, asks: bool) -> None:
+        take, give = (client, server) if asks else (server, client)
         try:
             while data := take.recv(65536):
-                if (rest := self.breaks_within(data, asks)) is not None:
-                    client.shutdown(socket.SHUT_RDWR)
-                    give.sendall(data[:rest])
-                    server.shutdown(socket.SHUT_WR)
+                through = self.through(data, asks)
+                if through is None:
+                    give.sendall(data)
+                    continue
+                if self.falls_silent:
                     return
-                give.sendall(data)
+                hang_up(client)
+                server.sendall(data[:through] if asks else b"")
+                break
         except OSError:
             pass
-        finally:
-            for end in (take, give):
-                with suppress(OSError):
-                    end.shutdown(socket.SHUT_WR if asks else socket.SHUT_RDWR)
+        if not asks:
+            hang_up(client)
+            hang_up(server)
+        else:  # the server may have more to say; it ends when it has heard that nobody asks any more
+            with suppress(OSError):
+                server.shutdown(socket.SHUT_WR)
 
-    def breaks_within(self, data: bytes, asks: bool) -> int | None:
-        """Of a packet at which the link breaks, how many bytes still go through."""
+    def through(self, data: bytes, asks: bool) -> int | None:
+        """Of a packet at which the link breaks, how many bytes still go through; None if it does not break."""
         with self.lock:
             before, self.carried = self.carried, self.carried + len(data)
+            self.recorded = self.recorded or (asks and b"set status = 'loaded'" in data)
             if self.broken.is_set():
                 return None
-            self.recorded = self.recorded or (asks and b"set status = 'loaded'" in data)
             if self.commit_is_heard is not None and self.recorded and asks and b"COMMIT\x00" in data:
                 self.broken.set()
                 return len(data) if self.commit_is_heard else 0
-            if self.cut_after is not None and self.carried > self.cut_after:
+            if self.cut_after is not None and self.carried > self.cut_after and (asks or not self.falls_silent):
                 self.broken.set()
-                return self.cut_after - before
+                return max(0, self.cut_after - before)
             return None
 
 
+def hang_up(end: socket.socket) -> None:
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+    end.close()
+
+
 @contextmanager
-def link(warehouse: Warehouse, *, commit_is_heard: bool | None = None, cut_after: int | None = None) -> Iterator[Link]:
+def link(
+    warehouse: Warehouse,
+    *,
+    commit_is_heard: bool | None = None,
+    cut_after: int | None = None,
+    falls_silent: bool = False,
+) -> Iterator[Link]:
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)  # what is not taken is soon noticed
     port = listener.getsockname()[1]
-    made = Link(warehouse, commit_is_heard, cut_after)
+    made = Link(warehouse, commit_is_heard, cut_after, falls_silent)
     made.url = warehouse.url("loader").set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
     threading.Thread(target=made.serve, args=[listener], daemon=True).start()
     try:
         yield made
     finally:
-        listener.close()
+        hang_up(listener)
+        for end in made.sockets:
+            hang_up(end)
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(17, marks=pytest.mark.chaos)])
@@ -223,3 +251,18 @@ def test_a_link_cut_at_any_byte_loses_nothing(scene: Scene) -> None:
         assert not scene.is_ahead()
         scene.check_after_rerun()
     assert outcomes[False], "none was cut where it matters"
+
+
+@pytest.mark.parametrize("scene", ["merge"], indirect=True)
+def test_a_link_that_falls_silent_is_given_up(scene: Scene) -> None:
+    """A peer that stalls in the middle of a COPY, and neither takes more nor says that it has gone."""
+    with connect(scene.destination.warehouse, "test") as connection:
+        usual = int(connection.info.get_parameters()["tcp_user_timeout"])
+    assert 0 < usual <= 120_000, "in milliseconds"
+    scene.change(2000)
+    with link(scene.warehouse, cut_after=2_000_000, falls_silent=True) as silent:
+        process = scene.process(url=f"{silent.url}?tcp_user_timeout=1000")
+        assert not ended(process)
+    assert silent.broken.is_set()
+    scene.check_after_kill(committed=False)
+    scene.check_after_rerun()

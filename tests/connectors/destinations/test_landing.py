@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -59,38 +61,6 @@ def test_the_first_manifest_stays(landing: Landing, place: LoadPlace) -> None:
     second = write(landing, place, [Chunk(b'{"a":2}\n', 1)], attempt=2)
     assert second == first
     assert b"".join(chunk.data for chunk in landing.read(second)) == b'{"a":1}\n'
-
-
-def test_the_disk_has_every_object_before_the_manifest_says_so(
-    tmp_path: Path, place: LoadPlace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a power cut leaves is what was flushed: seen in the order of the calls to the operating system."""
-    landing = Landing(StoreLocation(tmp_path.as_uri()))
-    monkeypatch.setattr("connectors.destinations.landing._PART_BYTES", 1000)
-    calls: list[tuple[str, int]] = []
-
-    def fsync(descriptor: int, real: Callable[[int], None] = os.fsync) -> None:
-        real(descriptor)
-        calls.append(("fsync", os.fstat(descriptor).st_ino))
-
-    def link(source: str, target: Path, real: Callable[[str, Path], None] = os.link) -> None:
-        real(source, target)
-        calls.append(("link", target.stat().st_ino))
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "link", link)
-    manifest = write(landing, place, [Chunk(b'{"a":1}\n' * 100, 100) for _ in range(5)])
-    path = tmp_path / place.manifest_key
-    linked = calls.index(("link", path.stat().st_ino))
-    before = calls[:linked]
-    assert len(manifest.objects) > 2
-    for landed in manifest.objects:
-        assert ("fsync", (tmp_path / landed.key).stat().st_ino) in before
-    assert ("fsync", path.stat().st_ino) in before
-    folder = ("fsync", path.parent.stat().st_ino)
-    last = before.index(("fsync", (tmp_path / manifest.objects[-1].key).stat().st_ino))
-    assert folder in before[last:], "the names of the objects too"
-    assert folder in calls[linked:], "and the manifest's, before anyone relies on it"
 
 
 def test_each_file_is_an_object_of_its_own(landing: Landing, place: LoadPlace) -> None:
@@ -150,6 +120,65 @@ def test_the_manifest_names_what_is_stored(tmp_path: Path, place: LoadPlace) -> 
     [landed] = write(landing, place, [Chunk(b"{}\n", 1)]).objects
     content = (tmp_path / landed.key).read_bytes()
     assert (landed.bytes, landed.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class SystemCall:
+    """What the landing asked of the operating system, and of which file; a file with the size it had then."""
+
+    name: str
+    path: Path
+    size: int
+
+
+@pytest.fixture
+def system_calls(monkeypatch: pytest.MonkeyPatch) -> list[SystemCall]:
+    """The calls that make files last, as they come. They are carried out."""
+    calls: list[SystemCall] = []
+    fsync, link, replace, rename = os.fsync, os.link, os.replace, os.rename
+
+    def note_fsync(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        calls.append(SystemCall("fsync", path, path.stat().st_size if path.is_file() else 0))
+        fsync(descriptor)
+
+    def note_name(call: Callable[..., None]) -> Callable[..., None]:
+        def noted(source: str | Path, target: str | Path, **options: Any) -> None:
+            call(source, target, **options)
+            calls.append(SystemCall("name", Path(target), Path(target).stat().st_size))
+
+        return noted
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    for name, call in {"link": link, "replace": replace, "rename": rename}.items():
+        monkeypatch.setattr(os, name, note_name(call))
+    return calls
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors have no names here")
+def test_the_disk_holds_all_objects_before_the_manifest_appears(
+    tmp_path: Path, place: LoadPlace, system_calls: list[SystemCall]
+) -> None:
+    """A power cut can then leave a load without a manifest, never a manifest without its load."""
+    landing = Landing(StoreLocation(tmp_path.as_uri()))
+    with landing.writer(place, 1, LandingFormat.CSV) as writer:
+        for number in range(3):
+            writer.write(Chunk(b"a\n1\n" * 1000, 1000, FileVersion(f"{number}.csv", "v", 4000)))
+        manifest = writer.finish(columns=[], window=None, cursor_from=None, cursor_to=None)
+    final = tmp_path / place.manifest_key
+    [appeared] = [at for at, call in enumerate(system_calls) if (call.name, call.path) == ("name", final)]
+    before = [call for call in system_calls[:appeared] if call.name == "fsync"]
+    after = [call.path for call in system_calls[appeared:] if call.name == "fsync"]
+    for landed in manifest.objects:
+        path = tmp_path / landed.key
+        [flushed] = [at for at, call in enumerate(before) if (call.path, call.size) == (path, landed.bytes)]
+        assert path.parent in [call.path for call in before[flushed:]], "the folder that names it"
+    temporary = [
+        call for call in before if call.path.parent == final.parent and call.path.name.startswith(".manifest-")
+    ]
+    assert [call.size for call in temporary] == [final.stat().st_size], "whole before it has its name"
+    # Each folder's name is in the one above it, down from the landing's own.
+    assert set(final.relative_to(tmp_path).parents) == {path.relative_to(tmp_path) for path in after}
 
 
 def test_an_unknown_kind_of_store_is_refused() -> None:
