@@ -121,6 +121,20 @@ def test_a_table_is_read_incrementally_and_its_rows_updated(
     assert raw(warehouse, "tail, seats", "raw_erp.planes") == [("a", 1), ("b", 20), ("c", 30), ("d", 4)]
 
 
+def test_a_row_that_changes_again_at_one_instant_is_loaded_as_it_last_was(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    connection = source_database(
+        "create table planes (tail text primary key, seats integer, changed timestamptz);"
+        "insert into planes values ('a', 1, '2024-01-01Z')"
+    )
+    source = erp(name="planes", primary_key=("tail",), cursor=Cursor("changed"))
+    load_table(source, connection, warehouse, destination)
+    connection.execute("update planes set seats = 2")
+    assert counts(load_table(source, connection, warehouse, destination)) == (1, 0, 1, 0, 0, 0)
+    assert raw(warehouse, "tail, seats", "raw_erp.planes") == [("a", 2)]
+
+
 def test_a_replaced_table_loses_what_the_source_lost(
     source_database: Prepare, warehouse: Warehouse, destination: Destination
 ) -> None:
