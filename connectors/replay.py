@@ -133,11 +133,12 @@ class _Replaying:
 
     def _close_dead_replays(self) -> None:
         """A replay that was killed committed nothing; the rows it was about are where they were."""
-        self.connection.execute(
-            "update ops.loads set status = 'failed', error = 'It was killed before it committed.'"
-            " where source = %s and stream = %s and kind = %s and status in ('extracting', 'landed')",
-            [self.source.name, self.stream.name, LoadKind.REPLAY],
-        )
+        with self.lease.guard(self.connection):
+            self.connection.execute(
+                "update ops.loads set status = 'failed', error = 'It was killed before it committed.'"
+                " where source = %s and stream = %s and kind = %s and status in ('extracting', 'landed')",
+                [self.source.name, self.stream.name, LoadKind.REPLAY],
+            )
 
     def _in_quarantine(self) -> list[_Original]:
         with self.connection.cursor(row_factory=class_row(_Original)) as cursor:
@@ -210,7 +211,8 @@ class _Replaying:
             window=original.window,
             replay_of=original.load_id,
         )
-        load = ledger.begin_load(self.connection, uuid7(), purpose, self.run_id)
+        with self.lease.guard(self.connection):
+            load = ledger.begin_load(self.connection, uuid7(), purpose, self.run_id)
         reach("load-begun")
         try:
             report = self._replay(load, original)
@@ -218,7 +220,8 @@ class _Replaying:
             if isinstance(error, HeadwaterError):
                 error.at(window=original.window, load_id=load.load_id)
             if not self.connection.closed and not self.connection.broken:
-                ledger.abandon(self.connection, load.load_id, original.manifest_key, str(error))
+                with self.lease.guard(self.connection):  # if the stream is lost, that is the error
+                    ledger.abandon(self.connection, load.load_id, original.manifest_key, str(error))
             raise
         self.log.info("Replayed load %s: %s.", original.load_id, report)
         return report
@@ -237,7 +240,8 @@ class _Replaying:
             attempt.fill_from(self.destination.landing, manifest)
             reach("all-copied")
             # The bytes are the original's: nothing landed anew.
-            ledger.mark_landed(self.connection, load.load_id, original.manifest_key, attempt.rows, 0)
+            with self.lease.guard(self.connection):
+                ledger.mark_landed(self.connection, load.load_id, original.manifest_key, attempt.rows, 0)
             reach("landed-noted")
             rows = None if original.rows is None else tuple(original.rows)
             context = LoadContext(
