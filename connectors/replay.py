@@ -133,11 +133,12 @@ class _Replaying:
 
     def _close_dead_replays(self) -> None:
         """A replay that was killed committed nothing; the rows it was about are where they were."""
-        self.connection.execute(
-            "update ops.loads set status = 'failed', error = 'It was killed before it committed.'"
-            " where source = %s and stream = %s and kind = %s and status in ('extracting', 'landed')",
-            [self.source.name, self.stream.name, LoadKind.REPLAY],
-        )
+        with self.lease.guard(self.connection):
+            self.connection.execute(
+                "update ops.loads set status = 'failed', error = 'It was killed before it committed.'"
+                " where source = %s and stream = %s and kind = %s and status in ('extracting', 'landed')",
+                [self.source.name, self.stream.name, LoadKind.REPLAY],
+            )
 
     def _in_quarantine(self) -> list[_Original]:
         with self.connection.cursor(row_factory=class_row(_Original)) as cursor:
@@ -219,7 +220,7 @@ class _Replaying:
             if isinstance(error, HeadwaterError):
                 error.at(window=original.window, load_id=load.load_id)
             if not self.connection.closed and not self.connection.broken:
-                with self.lease.guard(self.connection):
+                with self.lease.guard(self.connection):  # if the stream is lost, that is the error
                     ledger.abandon(self.connection, load.load_id, original.manifest_key, str(error))
             raise
         self.log.info("Replayed load %s: %s.", original.load_id, report)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -411,9 +412,12 @@ from connectors.ingest import Destination
 from tests.connectors.test_replay import again, strict_table
 from uuid import UUID
 
-_, write, loader_url, landing, load_id = sys.argv
+_, lease, loader_url, landing, load_id = sys.argv
 destination = Destination(make_url(loader_url), Landing(StoreLocation(landing)))
-again(strict_table(write, contract="evolve"), destination, load_id=UUID(load_id) if load_id else None)
+again(
+    strict_table("merge", contract="evolve"), destination,
+    load_id=UUID(load_id) if load_id else None, run="the victim", lease_seconds=float(lease),
+)
 """
 REACHED = [name for name in FAILPOINTS if name not in ("chunk-copied", "chunk-landed", "manifest-written")]
 
@@ -435,7 +439,7 @@ def test_a_replay_that_is_killed_leaves_all_or_nothing_and_a_rerun_completes_it(
     state = "t.id, t.v, to_jsonb(t)->>'extra'", "raw_erp.t t"
     before = raw(warehouse, *state)
     arguments = [
-        "merge",
+        "60",
         warehouse.url("loader").render_as_string(hide_password=False),
         landing_folder.as_uri(),
         str(second.load_id) if whole else "",
@@ -460,3 +464,39 @@ def test_a_replay_that_is_killed_leaves_all_or_nothing_and_a_rerun_completes_it(
     assert set(statuses) <= {("failed",), ("loaded",)}
     assert warehouse.query("select count(*) from pg_tables where schemaname = 'loading'") == [(0,)]
     check_rebuild(strict_table("merge", contract="evolve"), warehouse, destination, "raw_erp.t")
+
+
+@pytest.mark.parametrize("name", ["load-begun", "all-copied", "landed-noted"])
+def test_a_replay_that_wakes_up_after_its_successor_commits_nothing(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination, landing_folder: Path, name: str
+) -> None:
+    connection = source_database(TABLE)
+    load_table(strict_table("merge"), connection, warehouse, destination)
+    connection.execute(DRIFT)
+    load_table(strict_table("merge"), connection, warehouse, destination)
+    loader = warehouse.url("loader").render_as_string(hide_password=False)
+    sleeper = subprocess.Popen(
+        [sys.executable, "-c", REPLAY, "1", loader, landing_folder.as_uri(), ""],
+        env={**os.environ, "HEADWATER_FAILPOINT": name, "HEADWATER_FAILPOINT_SIGNAL": "STOP"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while not warehouse.query("select from ops.streams where lease_until < now() and holder = 'the victim'"):
+            assert sleeper.poll() is None, sleeper.stderr.read() if sleeper.stderr else ""
+            time.sleep(0.1)
+        [report] = again(strict_table("merge", contract="evolve"), destination)
+        after = raw(warehouse, table="raw_erp.t"), ledger(warehouse)
+        sleeper.send_signal(signal.SIGCONT)
+        _, errors = sleeper.communicate(timeout=60)
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    assert sleeper.returncode == 1
+    assert "FencedError: This run lost the stream" in errors
+    assert (raw(warehouse, table="raw_erp.t"), ledger(warehouse)) == after
+    assert warehouse.query("select status from ops.loads where kind = 'replay' order by status") == [
+        ("failed",),
+        ("loaded",),
+    ]
+    assert report.updated == 2
