@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
+from random import Random
 from typing import Any
 from uuid import uuid4
 
@@ -52,8 +53,12 @@ objects = st.lists(st.tuples(names, scalars), max_size=3).map(
 values = st.one_of(scalars, scalars, lists, objects)
 fields = st.sampled_from(FIELDS).map(json.dumps)
 nested = st.tuples(st.just('"nested"'), objects | lists)
-documents = st.lists(st.one_of(st.tuples(fields, values), st.tuples(fields, values), nested), max_size=5)
+pairs = st.one_of(st.tuples(fields, values), st.tuples(fields, values), nested)
+documents = st.lists(pairs, max_size=5)
 """Fields and values as their source writes them; a field can come twice, here and in the objects within."""
+pools = st.lists(pairs, min_size=8, max_size=16)
+"""Pairs to make many documents of."""
+Document = list[tuple[str, str]]
 
 GIVEN = RestSource(
     name="given",
@@ -94,7 +99,7 @@ class Documents:
 
 
 def _check(
-    api: Api, warehouse: Warehouse, destination: Destination, batches: list[list[list[tuple[str, str]]]], spaced: bool
+    api: Api, warehouse: Warehouse, destination: Destination, batches: list[list[Document]], spaced: bool
 ) -> int:
     """Load batches one after another into one table, and look at every value; how many rows there were."""
     documents = Documents(api)
@@ -138,7 +143,7 @@ def test_each_record_is_loaded_exactly_or_quarantined_with_a_reason(
     api: Api,
     warehouse: Warehouse,
     destination: Destination,
-    batches: list[list[list[tuple[str, str]]]],
+    batches: list[list[Document]],
     spaced: bool,
 ) -> None:
     _check(api, warehouse, destination, batches, spaced)
@@ -150,10 +155,11 @@ def test_each_of_ten_thousand_records_is_loaded_exactly_or_quarantined_with_a_re
 ) -> None:
     rows = 0
 
-    @settings(max_examples=340, suppress_health_check=[*TROUBLE, HealthCheck.large_base_example])
-    @given(st.lists(st.lists(documents, min_size=16, max_size=24), min_size=2, max_size=2), st.booleans())
-    def check(batches: list[list[list[tuple[str, str]]]], spaced: bool) -> None:
+    @settings(max_examples=180, suppress_health_check=TROUBLE)
+    @given(st.lists(st.tuples(pools, st.randoms()), min_size=2, max_size=2), st.booleans())
+    def check(drawn: list[tuple[Document, Random]], spaced: bool) -> None:
         nonlocal rows
+        batches = [[chance.choices(pool, k=chance.randint(0, 4)) for _ in range(32)] for pool, chance in drawn]
         rows += _check(api, warehouse, destination, batches, spaced)
 
     check()
