@@ -41,8 +41,8 @@ status: $(INSTALLED)  ## How each part of the local stack is
 	@$(BIN)/headwater status
 
 test: $(INSTALLED) lint  ## Check and test everything
-# Two at a time, the files in the order of collection: the demo, which is half of all, beside the rest.
-	@$(BIN)/python -m pytest -m 'not chaos' -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+# Two at a time, in the order of collection: the demo, which is half of all, beside the rest (tests/conftest.py).
+	@$(BIN)/python -m pytest -m 'not chaos' -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 chaos: $(INSTALLED)  ## Kill, stop and cut, for long
 	@$(BIN)/python -m pytest -m chaos $(ARGS)

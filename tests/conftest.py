@@ -3,7 +3,7 @@
 HEADWATER_TEST_POSTGRES points the suite at another server, as postgresql://superuser:password@host:port/postgres.
 It must be one to throw away: Headwater's five roles are given a test's password there.
 
-The suite may run in several processes (`-n 2 --dist loadfile`): each has fixtures of its own, and names on a shared
+The suite may run in several processes (`-n 2 --dist loadgroup`): each has fixtures of its own, and names on a shared
 server differ.
 """
 
@@ -48,7 +48,12 @@ settings.load_profile("headwater")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The demo first: it takes longer than any other file, and the rest runs beside it."""
+    """What starts local stacks and source systems stays in one process, the demo first: they prefer the same ports, and
+    each would be taken for the other. The files of the rest run beside it."""
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent)
+        starts_services = folder.parts[0] == "deployments" or item.get_closest_marker("demo") is not None
+        item.add_marker(pytest.mark.xdist_group("services" if starts_services else folder.as_posix()))
     items.sort(key=lambda item: item.get_closest_marker("demo") is None)
 
 
