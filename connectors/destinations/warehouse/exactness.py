@@ -30,6 +30,12 @@ def unfit(name: str, kind: str, value: sql.Composable, *, has_texts: bool = Fals
             `007` and `1e5` may be names there, and pass only as raw would print them.
     """
     clauses = [_when(test, f"column {name}: {why}", value=value) for test, why in _tests(kind, has_texts)]
+    if (usual := _usual(kind)) is not None:
+        # One look at how it is written settles nearly every instant.
+        doubts = sql.SQL("(case when {} then null {} end)").format(
+            sql.SQL(usual).format(v=value), sql.SQL(" ").join(clauses)
+        )
+        clauses = [sql.SQL("when {0} is not null then {0}").format(doubts)]
     if kind != "boolean":
         message = sql.SQL("{} || (pg_input_error_info({}, {})).message").format(
             sql.Literal(f"column {name}: "), value, sql.Literal(kind)
@@ -42,6 +48,17 @@ def unfit(name: str, kind: str, value: sql.Composable, *, has_texts: bool = Fals
 def _when(test: str, why: str, *, value: sql.Composable) -> sql.Composed:
     # The tests are this module's own text, with types as `format_type` prints them.
     return sql.SQL("when {} then {}").format(sql.SQL(test).format(v=value), sql.Literal(why))
+
+
+def _usual(kind: str) -> str | None:
+    """A quick test that holds for most values of a type that are valid input, and for none that is not exact."""
+    if kind == "date":
+        return "{v} like '____-__-__'"
+    if kind.startswith("timestamp"):
+        # Without a fraction; what may follow is an offset.
+        rest = "%" if "with time zone" in kind else ""
+        return f"{{v}} like '____-__-_____:__:__{rest}' and {{v}} not like '%.%' and {{v}} not like '%:60%'"
+    return None
 
 
 def _tests(kind: str, has_texts: bool) -> Iterator[tuple[str, str]]:
