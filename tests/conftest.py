@@ -47,6 +47,7 @@ settings.register_profile("headwater", deadline=None, suppress_health_check=[Hea
 settings.load_profile("headwater")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What starts local stacks and source systems stays in one process, the demo first: they prefer the same ports, and
     each would be taken for the other. The files of the rest run beside it."""
