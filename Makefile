@@ -42,7 +42,7 @@ status: $(INSTALLED)  ## How each part of the local stack is
 
 test: $(INSTALLED) lint  ## Check and test everything
 # Two at a time, in the order of collection: the demo, which is half of all, beside the rest (tests/conftest.py).
-	@$(BIN)/python -m pytest -m 'not chaos' $(ARGS)
+	@$(BIN)/python -m pytest -m 'not chaos' -n 2 --no-loadscope-reorder $(ARGS)
 
 chaos: $(INSTALLED)  ## Kill, stop and cut, for long
 	@$(BIN)/python -m pytest -m chaos $(ARGS)

@@ -3,7 +3,7 @@
 HEADWATER_TEST_POSTGRES points the suite at another server, as postgresql://superuser:password@host:port/postgres.
 It must be one to throw away: Headwater's five roles are given a test's password there.
 
-The suite may run in several processes (`-n 2 --dist loadgroup`): each has fixtures of its own, and names on a shared
+The suite may run in several processes (`-n 2`): each has fixtures of its own, and names on a shared
 server differ.
 """
 
@@ -29,6 +29,7 @@ from hypothesis import HealthCheck, settings
 from moto.server import ThreadedMotoServer
 from psycopg import sql
 from sqlalchemy.engine import URL, make_url
+from xdist.scheduler import LoadScopeScheduling
 
 from connectors.connections import StoreLocation
 from connectors.destinations.landing import Landing
@@ -47,15 +48,22 @@ settings.register_profile("headwater", deadline=None, suppress_health_check=[Hea
 settings.load_profile("headwater")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts local stacks and source systems stays in one process, the demo first: they prefer the same ports, and
-    each would be taken for the other. The files of the rest run beside it."""
-    for item in items:
-        folder = item.path.relative_to(Path(__file__).parent)
-        starts_services = folder.parts[0] == "deployments" or item.get_closest_marker("demo") is not None
-        item.add_marker(pytest.mark.xdist_group("services" if starts_services else folder.as_posix()))
+    """The demo first: it takes longer than any other file, and the rest runs beside it."""
     items.sort(key=lambda item: item.get_closest_marker("demo") is None)
+
+
+class OneProcessForServices(LoadScopeScheduling):
+    """Each file in one process, and all files that start local stacks and source systems in the same one: they prefer
+    the same ports, and each would be taken for the other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "services" if file.startswith(("tests/deployments/", "tests/test_demo.py")) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneProcessForServices:
+    return OneProcessForServices(config, log)
 
 
 @dataclass(frozen=True, slots=True)
