@@ -45,7 +45,7 @@ test: $(INSTALLED) lint  ## Check and test everything
 	@$(BIN)/python -m pytest -m 'not chaos' -n 2 --no-loadscope-reorder $(ARGS)
 
 chaos: $(INSTALLED)  ## Kill, stop and cut, for long
-	@$(BIN)/python -m pytest -m chaos $(ARGS)
+	@$(BIN)/python -m pytest -m chaos -n 2 --no-loadscope-reorder $(ARGS)
 
 lint: $(INSTALLED)  ## Style, types, layers, SQL
 	@$(BIN)/ruff check .
