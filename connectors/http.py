@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
@@ -119,8 +119,33 @@ def retry_after_seconds(value: str | None, now: datetime) -> float:
     return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - now).total_seconds())
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request to a source."""
+
+    url: str
+    """A path below the client's base address, or a whole address of the same origin."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    method: str = "GET"
+    body: bytes | None = None
+    """For POST: JSON."""
+    accept: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A successful answer, whole."""
+
+    body: bytes
+    """Decompressed."""
+    headers: Mapping[str, str]
+    """By name in lower case."""
+    url: str
+    """What was asked, parameters included: relative links start from it."""
+
+
 class HttpClient:
-    """GETs whole bodies from one origin.
+    """Fetches whole bodies from one origin.
 
     Use as a context manager. `credentials` are headers that no message may repeat; `transport` is the seam for tests.
     """
@@ -144,7 +169,7 @@ class HttpClient:
         self._origin = f"{url.scheme}://{url.netloc.decode()}"
         self._client = httpx.Client(
             base_url=url,
-            headers={"Accept": "application/json", "User-Agent": "headwater", **self._credentials},
+            headers={"User-Agent": "headwater", **self._credentials},
             timeout=httpx.Timeout(self._policy.read_timeout, connect=self._policy.connect_timeout),
             transport=transport,
         )
@@ -157,8 +182,8 @@ class HttpClient:
     ) -> None:
         self._client.close()
 
-    def get(self, path: str, parameters: Mapping[str, str]) -> bytes:
-        """The body of a successful answer.
+    def fetch(self, request: Request) -> Answer:
+        """A successful answer.
 
         Raises:
             SourceUnavailableError: no usable answer after all attempts.
@@ -181,14 +206,22 @@ class HttpClient:
             wait_max=policy.wait_max,
         ):
             with attempt:
-                return self._once(path, parameters)
+                return self._once(request)
         raise AssertionError("stamina always returns or raises")
 
-    def _once(self, path: str, parameters: Mapping[str, str]) -> bytes:
+    def _once(self, request: Request) -> Answer:
         started = time.monotonic()
         body = bytearray()
+        path = request.url
         try:
-            with self._client.stream("GET", path, params=dict(parameters)) as response:
+            with self._client.stream(
+                request.method,
+                request.url,
+                # httpx replaces the query of a whole address by what it is given, also by nothing.
+                params=dict(request.parameters) or None,
+                content=request.body,
+                headers={"Accept": request.accept, **({"Content-Type": "application/json"} if request.body else {})},
+            ) as response:
                 for block in response.iter_bytes():
                     body += block
                     if time.monotonic() - started > (limit := self._policy.total_timeout):
@@ -209,7 +242,9 @@ class HttpClient:
             ) from error
         action, meaning, remedy = action_for(response.status_code)
         if action is Action.ACCEPT:
-            return bytes(body)
+            return Answer(
+                bytes(body), {name.lower(): value for name, value in response.headers.items()}, str(response.url)
+            )
         what = f"{self._origin}{path} answered {response.status_code}. {meaning}{self._own_words(body)}"
         raise self._refusal(action, what, remedy, response)
 

@@ -17,7 +17,7 @@ import msgspec
 
 from connectors.connections import Connections, Requirement, Secret, Setting
 from connectors.errors import ConfigurationError, HeadwaterError, MalformedResponseError
-from connectors.http import HttpClient, RetryPolicy
+from connectors.http import HttpClient, Request, RetryPolicy
 from connectors.lenient_json import take_apart_leniently
 from connectors.model import Chunk, Extraction, ExtractRequest, LandingFormat, Stream, check_source, check_window
 
@@ -173,9 +173,9 @@ def _iso(instant: datetime) -> str:
 def _chunks(client: HttpClient, stream: RestStream, parameters: Mapping[str, str]) -> Iterator[Chunk]:
     with client, ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as ahead:
         seen: set[tuple[tuple[str, str], ...]] = set()
-        page = ahead.submit(client.get, stream.path, parameters)
+        page = ahead.submit(client.fetch, Request(stream.path, parameters))
         while True:
-            envelope, records = _take_apart(page.result(), stream)
+            envelope, records = _take_apart(page.result().body, stream)
             following = stream.pages.following(envelope, len(records)) if stream.pages else None
             if following is not None:
                 mark = tuple(sorted(following.items()))
@@ -186,7 +186,7 @@ def _chunks(client: HttpClient, stream: RestStream, parameters: Mapping[str, str
                         stream=stream.name,
                     )
                 seen.add(mark)
-                page = ahead.submit(client.get, stream.path, {**parameters, **following})
+                page = ahead.submit(client.fetch, Request(stream.path, {**parameters, **following}))
             if records:
                 yield Chunk(b"".join(_line(record) for record in records), len(records))
             if following is None:

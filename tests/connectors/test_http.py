@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.errors import ConfigurationError, MalformedResponseError, SourceUnavailableError
-from connectors.http import Action, HttpClient, RetryPolicy, action_for, retry_after_seconds
+from connectors.http import Action, HttpClient, Request, RetryPolicy, action_for, retry_after_seconds
 from tests.conftest import Answer, Api
 
 QUICK = RetryPolicy(attempts=3, wait_initial=0.01, wait_max=2.0, connect_timeout=1, read_timeout=0.5)
@@ -20,7 +20,7 @@ QUICK = RetryPolicy(attempts=3, wait_initial=0.01, wait_max=2.0, connect_timeout
 
 def get(api: Api, policy: RetryPolicy = QUICK, **credentials: str) -> bytes:
     with HttpClient(api.url, credentials=credentials, policy=policy) as client:
-        return client.get("/things", {"a": "1 &?/é"})
+        return client.fetch(Request("/things", {"a": "1 &?/é"})).body
 
 
 def test_a_parameter_arrives_as_it_was_given(api: Api) -> None:
