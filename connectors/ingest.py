@@ -35,6 +35,7 @@ from connectors.destinations.warehouse.watermark import Watermark, read_watermar
 from connectors.errors import DataError, HeadwaterError, LandingCorruptError, SourceRewoundError
 from connectors.failpoints import reach
 from connectors.model import (
+    Chunk,
     Column,
     Extraction,
     ExtractRequest,
@@ -47,6 +48,7 @@ from connectors.model import (
     check_full_refresh,
     check_window,
 )
+from connectors.overlap import ReadAhead, WriteBehind
 
 WAREHOUSE_OWNER = Database("warehouse_owner")
 WAREHOUSE_LOADER = Database("warehouse_loader")
@@ -287,23 +289,28 @@ class _Ingestion:
 def take_in(
     extraction: Extraction, attempt: AttemptTable, writer: LandingWriter, log: Logger
 ) -> tuple[FileVersion, ...]:
-    """Copy all that is extracted into the attempt's table and the landing, chunk by chunk.
+    """Copy all that is extracted into the attempt's table and the landing, chunk by chunk, each in a thread of its own.
 
     Returns:
         The source's files that it consists of, if it does.
     """
     files: dict[str, FileVersion] = {}
     landed = 0
-    for chunk in extraction.chunks:
-        rows = attempt.write(chunk)
-        reach("chunk-copied")
-        writer.write(replace(chunk, rows=rows))
+
+    def land(chunk: Chunk) -> None:
+        writer.write(chunk)
         reach("chunk-landed")
-        if chunk.file is not None:
-            files[chunk.file.path] = chunk.file
-        landed += rows
-        if landed // _PROGRESS_ROWS > (landed - rows) // _PROGRESS_ROWS:
-            log.info("%s rows so far.", f"{landed:,}")
+
+    with ReadAhead(extraction.chunks) as chunks, WriteBehind(land) as landing:
+        for chunk in chunks:
+            rows = attempt.write(chunk)
+            reach("chunk-copied")
+            landing.put(replace(chunk, rows=rows))
+            if chunk.file is not None:
+                files[chunk.file.path] = chunk.file
+            landed += rows
+            if landed // _PROGRESS_ROWS > (landed - rows) // _PROGRESS_ROWS:
+                log.info("%s rows so far.", f"{landed:,}")
     attempt.finish()
     reach("all-copied")
     if attempt.rows != landed:

@@ -93,11 +93,7 @@ class AttemptTable:
             sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind))  # format_type's own words
             for name, kind in types.items()
         ]
-        own = [
-            sql.SQL("{} bigint generated always as identity").format(sql.Identifier(ROW)),
-            sql.SQL("{} text").format(sql.Identifier(REJECTED)),
-            sql.SQL("{} text").format(sql.Identifier(PAYLOAD)),
-        ]
+        own = [] if self.may_become_raw else _books()
         # One message is one transaction: a table without its label would never be found again.
         self._connection.execute(
             sql.SQL("create {3} table {0} ({1}) with (autovacuum_enabled = false); comment on table {0} is {2}").format(
@@ -121,6 +117,22 @@ class AttemptTable:
         except psycopg.Error:
             if error is None:
                 raise
+
+    def prepare_judgement(self) -> None:
+        """Give each row its place in the load, and room for why it is rejected. Columns that are written with every
+        row cost a third of its COPY, so a table that may become raw as it is has none until it turns out that it may
+        not. Call it inside a transaction, before any row is changed.
+        """
+        if not self.may_become_raw:
+            return
+        self.may_become_raw = False
+        # The rows are numbered as they are read: from the first on, not from where an earlier scan stopped.
+        self._connection.execute("set local synchronize_seqscans = off")
+        self._connection.execute(
+            sql.SQL("alter table {} {}").format(
+                self.name, sql.SQL(", ").join(sql.SQL("add column {}").format(column) for column in _books())
+            )
+        )
 
     def write(self, chunk: Chunk) -> int:
         """Add a chunk's records.
@@ -260,6 +272,16 @@ class AttemptTable:
                 remedy="Restore its objects from a backup of the landing, or extract the load again.",
             )
         return tuple(files.values())
+
+
+def _books() -> list[sql.Composed]:
+    """What is noted of each row beside its values, as column definitions."""
+    return [
+        # Numbers are taken from the sequence many at a time, by the one session that fills the table: none is left out.
+        sql.SQL("{} bigint generated always as identity (cache 10000)").format(sql.Identifier(ROW)),
+        sql.SQL("{} text").format(sql.Identifier(REJECTED)),
+        sql.SQL("{} text").format(sql.Identifier(PAYLOAD)),
+    ]
 
 
 def _json_columns(connection: psycopg.Connection, source: str, stream: Stream) -> frozenset[str]:

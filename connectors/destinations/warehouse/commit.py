@@ -102,7 +102,7 @@ class _Commit:
         merge = Merge(self._connection, self._attempt, self._context)
         merge.judge()
         reach("rows-judged")
-        quarantined = self._quarantine()
+        quarantined = 0 if merge.is_raw else self._quarantine()
         reach("rows-quarantined")
         watermark = self._next_watermark(merge)
         counts = merge.write()
@@ -192,7 +192,7 @@ class _Commit:
             sure, pending = advance(base.pending, position)
             state = position.state
         else:
-            sure, pending, state = self._highest(merge.cursor, kind), (), {}
+            sure, pending, state = self._highest(merge, merge.cursor, kind), (), {}
         return Watermark(highest_of(self._connection, type_name(kind), [base.value, *sure]), pending, state)
 
     def _may_move(self, merge: Merge) -> bool:
@@ -210,16 +210,20 @@ class _Commit:
         ):
             write_watermark(self._connection, source, stream, merge.cursor, self._context.load_id, after)
 
-    def _highest(self, cursor: str, kind: str) -> list[str]:
+    def _highest(self, merge: Merge, cursor: str, kind: str) -> list[str]:
         """The highest cursor value among the accepted rows, if any may become a watermark. The source's clock is not
         known here; a day is more than it will differ by."""
-        # A case, not a condition: PostgreSQL may try conditions in any order, and a rejected value may be of no type.
-        value = sql.SQL("(case when {} is null then {}::{} end)").format(
-            sql.Identifier(REJECTED), sql.Identifier(cursor), type_name(kind)
-        )
+        table, value = merge.raw, sql.Composed([sql.Identifier(cursor)])
+        if not merge.is_raw:
+            # A case, not a condition: PostgreSQL may try conditions in any order, and a rejected value may be of no
+            # type.
+            table = self._attempt.name
+            value = sql.SQL("(case when {} is null then {}::{} end)").format(
+                sql.Identifier(REJECTED), sql.Identifier(cursor), type_name(kind)
+            )
         row = self._execute(
             sql.SQL("select {0}::text from {1} where {2} order by {0} desc limit 1").format(
-                value, self._attempt.name, may_be_watermark(value, kind, timedelta(days=1))
+                value, table, may_be_watermark(value, kind, timedelta(days=1))
             )
         ).fetchone()
         return [row[0]] if row else []

@@ -14,7 +14,6 @@ from connectors.destinations.warehouse.columns import (
     DELETED_AT,
     LOAD_ID,
     LOADED_AT,
-    PAYLOAD,
     REJECTED,
     ROW,
     column_name,
@@ -63,27 +62,31 @@ class Merge:
         self._context = context
         self._stream = context.stream
         self._table = RawTable(connection, context)
-        self._raw = self._table.name
+        self.raw = self._table.name
         self._key = self._table.key
         self._loaded_at = loaded_at
         self._past = past or Past()
         self.cursor = column_name(self._stream.cursor.field) if self._stream.cursor else None
         self.types: dict[str, str] = {}
         """Raw's types once judged; empty when the load has nothing to bring."""
+        self.is_raw = False
+        """Whether the attempt's table has become the raw table, every row of it: there is nothing more to judge."""
         self._columns: list[str] = []
         self._replayed = (
             ReplayedRows(connection, attempt, context, context.replay, self._table, self.cursor)
             if context.replay is not None
             else None
         )
-        self._rejected_here = 0
 
     def judge(self) -> None:
-        """Have raw follow the load's columns, and mark the rows that it cannot hold.
+        """Have raw follow the load's columns, and mark the rows that it cannot hold. A first load that has no such rows
+        may be raw then.
 
         Raises:
             ContractViolationError: the columns break the contract.
         """
+        if self._replayed or self._past.quarantined:
+            self._attempt.prepare_judgement()
         if self._replayed:
             self._replayed.narrow()
         self._mark(self._past.quarantined, "quarantined before")
@@ -92,6 +95,10 @@ class Merge:
         if not self._has_columns_it_relies_on(incoming):
             return
         self.types = self._table.follow(incoming, is_typed=self._attempt.types is not None)
+        self.is_raw = self._becomes_raw()
+        if self.is_raw:
+            return
+        self._attempt.prepare_judgement()
         brought = [name for name in self._attempt.columns if name not in left_out]
         self._columns = [name for name in brought if name in incoming and name in self.types]
         judgement = Judgement(
@@ -106,25 +113,22 @@ class Merge:
         for name, kind in self._past.discarded.items():
             if kind is not None and name in brought:
                 judgement.take_out(name, kind)
-        self._rejected_here = judgement.run(self._columns, [name for name in brought if name not in self.types])
+        judgement.run(self._columns, [name for name in brought if name not in self.types])
 
     def write(self) -> dict[str, int]:
-        """Bring the accepted rows into raw; what happened to them, in rows, by the names of `LoadReport`.
-
-        The attempt's table may be raw's own after that: read it before.
-        """
+        """Bring the accepted rows into raw; what happened to them, in rows, by the names of `LoadReport`."""
         if not self.types:
             return dict(_NOTHING)
-        if self._becomes_raw():
+        if self.is_raw:
             return {**_NOTHING, "inserted": self._attempt.rows}
         return self._write(self._columns, self.types)
 
     def _becomes_raw(self) -> bool:
         """Whether the attempt's table could take raw's place as it is, and has. Only a first load's can."""
         fits = self._attempt.may_become_raw and not self._table.columns and self._attempt.types == self.types
-        if not fits or self._rejected_here or self._past.quarantined:
+        if not fits or self._past.discarded or (self.cursor and self._stream.rejects_null_cursors):
             return False
-        return self._table.become(LOADING, self._attempt.relation, (ROW, REJECTED, PAYLOAD), self._when)
+        return self._table.become(LOADING, self._attempt.relation, self._when)
 
     @property
     def _when(self) -> sql.Composable:
@@ -243,13 +247,13 @@ class Merge:
         """Make raw the same rows as the load, as often as each occurs; what is there already is not written again."""
         self._refuse_emptiness()
         came = self._numbered(self._attempt.name, sql.Identifier(REJECTED), types, from_load=set(columns))
-        there = self._numbered(self._raw, sql.SQL("null"), types, from_load=None)
+        there = self._numbered(self.raw, sql.SQL("null"), types, from_load=None)
         only_in = sql.SQL(
             "ctid in (with one as ({one}), other as ({other}) select one.place from one where not exists"
             " (select from other where other.content = one.content and other.number = one.number))"
         )
         gone = only_in.format(one=there, other=came)
-        deleted = self._execute(sql.SQL("delete from {} where {}").format(self._raw, gone)).rowcount
+        deleted = self._execute(sql.SQL("delete from {} where {}").format(self.raw, gone)).rowcount
         new = only_in.format(one=came, other=there)
         inserted = self._execute(self._insert(columns, types, sql.SQL(""), where=new), [self._context.load_id])
         counts = {"inserted": inserted.rowcount, "deleted": deleted, "unchanged": accepted - inserted.rowcount}
@@ -294,7 +298,7 @@ class Merge:
             "insert into {raw} as t ({columns}, {load_id}, {loaded_at})"
             " select {latest}{values}, %s, {when} from {table} where {rejected} is null and {where}{order} {ending}"
         ).format(
-            raw=self._raw,
+            raw=self.raw,
             when=self._when,
             columns=_names(columns),
             load_id=sql.Identifier(LOAD_ID),
@@ -355,7 +359,7 @@ class Merge:
             sql.SQL("delete from {raw} t where not exists"
                 " (select from {table} a where {same} and a.{rejected} is null)"
             ).format(
-                raw=self._raw, table=self._attempt.name, same=same, rejected=sql.Identifier(REJECTED)
+                raw=self.raw, table=self._attempt.name, same=same, rejected=sql.Identifier(REJECTED)
             )
         ).rowcount  # fmt: skip
 
@@ -365,7 +369,7 @@ class Merge:
         Raises:
             ContractViolationError: it had none, and raw has some.
         """
-        if self._attempt.rows == 0 and _one(self._execute(sql.SQL("select count(*) from {}").format(self._raw))):
+        if self._attempt.rows == 0 and _one(self._execute(sql.SQL("select count(*) from {}").format(self.raw))):
             raise self._context.violation(
                 "The source has no rows any more, and raw has.",
                 "If that is right, empty the raw table by hand; nothing was committed.",

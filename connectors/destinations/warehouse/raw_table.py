@@ -5,7 +5,7 @@ Called inside the transaction of a commit: a change of shape is visible together
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -172,21 +172,19 @@ class RawTable:
         self._connection.execute(sql.SQL("create table {} ({})").format(self.name, sql.SQL(", ").join(columns)))
         self._describe()
 
-    def become(self, schema: str, relation: str, surplus: Iterable[str], loaded_at: sql.Composable) -> bool:
+    def become(self, schema: str, relation: str, loaded_at: sql.Composable) -> bool:
         """Put a table that holds a whole first load in the place of this one, which was just made and is empty.
 
         Args:
             schema: where that table is.
-            relation: its name there. It has this one's data columns.
-            surplus: further columns that it has, to be dropped.
+            relation: its name there. It has this one's data columns, and no others.
             loaded_at: what the rows say of when they were loaded.
 
         Returns:
-            Whether it was done. It is not when a key occurs twice in it; nothing has changed then.
+            Whether it was done. It is not when a key occurs twice in it, or is null; nothing has changed then.
         """
         table = sql.Identifier(schema, relation)
-        steps = [sql.SQL("drop column {}").format(sql.Identifier(name)) for name in surplus]
-        steps += [
+        steps = [
             # A default that is a constant is not written into the rows.
             sql.SQL("add column {} uuid not null default {}").format(
                 sql.Identifier(LOAD_ID), sql.Literal(self._context.load_id)
@@ -200,7 +198,7 @@ class RawTable:
         try:
             with self._connection.transaction():
                 self._connection.execute(change.format(table, sql.SQL(", ").join(steps)))
-        except psycopg.errors.UniqueViolation:
+        except (psycopg.errors.UniqueViolation, psycopg.errors.NotNullViolation):
             return False
         defaults = [sql.SQL("alter column {} drop default").format(sql.Identifier(c)) for c in (LOAD_ID, LOADED_AT)]
         self._connection.execute(change.format(table, sql.SQL(", ").join(defaults)))
