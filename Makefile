@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo advance down destroy status test chaos lint format lock clean
+.PHONY: help install demo advance down destroy status test chaos bench lint format lock clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -46,6 +46,9 @@ test: $(INSTALLED) lint  ## Check and test everything
 
 chaos: $(INSTALLED)  ## Kill, stop and cut, for long
 	@$(BIN)/python -m pytest -m chaos -n 2 --no-loadscope-reorder $(ARGS)
+
+bench: $(INSTALLED)  ## Measure speed and memory, each beside a limit of the same run
+	@$(BIN)/python -m bench $(ARGS)
 
 lint: $(INSTALLED)  ## Style, types, layers, SQL
 	@$(BIN)/ruff check .

@@ -1,16 +1,17 @@
-"""Load streams of the source database, as a flow's process does: `python -m bench.load STREAM KEY[,KEY] [CURSOR] …`."""
+"""Load tables of the source database as a flow's process does, Prefect loaded.
+
+`python -m bench.load TABLE:KEY[:CURSOR] …`, the columns of a key parted by commas. Prints one JSON object.
+"""
 
 from __future__ import annotations
 
+import json
+import resource
+import sys
 import time
 
 _BEGUN = time.monotonic()
-
-import json  # noqa: E402 - what Prefect takes to import is told apart from the load
-import resource  # noqa: E402
-import sys  # noqa: E402
-
-import flows.ingest  # noqa: E402, F401 - for its memory
+import flows.ingest  # noqa: E402, F401 - for its memory; its time is told apart
 
 _IMPORTED = time.monotonic()
 
@@ -21,16 +22,18 @@ from connectors.postgres import PostgresSource, TableStream  # noqa: E402
 
 
 def main() -> None:
-    streams = [_stream(argument) for argument in sys.argv[1:]]
-    source = PostgresSource(name="bench", database=Database("source"), streams=tuple(streams))
+    streams = tuple(_stream(argument) for argument in sys.argv[1:])
+    source = PostgresSource(name="bench", database=Database("source"), streams=streams)
     connections = EnvironmentConnections()
     destination = Destination.of(connections)
-    rows = 0
-    for stream in streams:
-        report = ingest(source, stream, connections, destination)[-1]
-        rows += report.inserted + report.updated
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"rows": rows, "import_s": _IMPORTED - _BEGUN, "peak_mb": round(peak, 1)}))
+    reports = [ingest(source, stream, connections, destination)[-1] for stream in streams]
+    said = {
+        "rows": sum(report.extracted for report in reports),
+        "written": sum(report.inserted + report.updated for report in reports),
+        "import_s": _IMPORTED - _BEGUN,
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+    }
+    sys.stdout.write(json.dumps(said) + "\n")
 
 
 def _stream(argument: str) -> TableStream:

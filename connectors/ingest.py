@@ -224,7 +224,7 @@ class _Ingestion:
                         columns=observed(attempt),
                         window=(self.window.start, self.window.end) if self.window else None,
                         cursor_from=load.cursor_from,
-                        cursor_to=self._highest(attempt),
+                        cursor_to=extraction.position.highest if extraction.position else self._highest(attempt),
                         position=extraction.position,
                     )
                     reach("manifest-written")

@@ -1,0 +1,39 @@
+"""Run benchmarks: `python -m bench [--rows N] [--rounds N]`. Takes some minutes, and some gigabytes while it runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from bench import postgres
+from bench.results import Result, keep
+from bench.scene import Scene
+
+_ROWS = 6_000_000
+_FILE = Path(".headwater") / "bench.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--rows", type=int, default=_ROWS, help="of the large table (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="of each full load, in turns with its limit")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="headwater-bench-") as home, Scene.started(Path(home)) as scene:
+        for result in postgres.run(scene, arguments.rows, arguments.rounds):
+            keep([result], _FILE)
+            _say(result)
+    sys.stdout.write(f"\nKept in {_FILE}.\n")
+
+
+def _say(result: Result) -> None:
+    sys.stdout.write(
+        f"{result.name:<20}{result.rows:>12,} rows {result.wall_s:>8.2f} s   limit {result.limit_s:>7.2f} s"
+        f"   {result.ratio:>6.2f} x   {result.peak_mb:>6.0f} MiB   ({result.limit})\n"
+    )
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
