@@ -221,6 +221,10 @@ class AttemptTable:
     def _begin_segment(self, statement: sql.SQL, columns: list[str]) -> None:
         copy = statement.format(self.name, sql.SQL(", ").join(map(sql.Identifier, columns)))
         self._copying = self._connection.cursor()
+        self._segment_end.enter_context(self._connection.transaction())
+        # Nobody waits for the disk here: what a crash takes away belongs to an attempt that it ends. The load's own
+        # commit waits, and with it for all that came before.
+        self._connection.execute("set local synchronous_commit = off")
         self._segment = self._segment_end.enter_context(self._copying.copy(copy))
 
     def _send(self, data: bytes) -> None:
