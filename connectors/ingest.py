@@ -41,6 +41,7 @@ from connectors.model import (
     ExtractRequest,
     FileVersion,
     LandingFormat,
+    Snapshot,
     Source,
     SourcePosition,
     Stream,
@@ -49,6 +50,7 @@ from connectors.model import (
     check_window,
 )
 from connectors.overlap import ReadAhead, WriteBehind
+from connectors.shared_read import SharedRead
 
 WAREHOUSE_OWNER = Database("warehouse_owner")
 WAREHOUSE_LOADER = Database("warehouse_loader")
@@ -84,6 +86,7 @@ def ingest(
     *,
     window: Window | None = None,
     full_refresh: bool = False,
+    shared: SharedRead | None = None,
     run: str = "by hand",
     wait_seconds: float = 300.0,
     lease_seconds: float = LEASE_SECONDS,
@@ -94,6 +97,7 @@ def ingest(
     Args:
         full_refresh: read everything, whatever the watermark, and take the source's word for each row even where raw
             has a newer version; the watermark starts again from what was read. Rows that the source has no more stay.
+        shared: the instant to read as of, with other streams of the source; see `shared_read`. Not for a window.
         run: who does it, for the ledger and for those who wait.
         wait_seconds: how long to wait for another run of the same stream.
         lease_seconds: how long this run may sleep before another takes the stream over.
@@ -123,7 +127,7 @@ def ingest(
             ) as connection,
         ):
             ingestion = _Ingestion(
-                source, stream, connections, destination, lease, connection, window, full_refresh, run, log
+                source, stream, connections, destination, lease, connection, window, full_refresh, shared, run, log
             )
             return list(ingestion.run())
     except HeadwaterError as error:
@@ -140,6 +144,7 @@ class _Ingestion:
     connection: psycopg.Connection
     window: Window | None
     full_refresh: bool
+    shared: SharedRead | None
     run_id: str
     log: Logger
 
@@ -211,6 +216,7 @@ class _Ingestion:
             files_loaded={}
             if self.full_refresh
             else ledger.files_loaded(self.connection, self.source.name, self.stream.name),
+            snapshot=self._snapshot(),
         )
         extraction = self.source.extract(self.stream, request, self.connections)
         if extraction.position is not None and extraction.position.is_behind:
@@ -234,6 +240,16 @@ class _Ingestion:
                 return self._commit(load, attempt, extraction.position, files)
         # An earlier attempt woke up and was first: what it landed is the load, also for a rebuild.
         return self._load_landed(load, manifest)
+
+    def _snapshot(self) -> Snapshot | None:
+        """The instant to read as of, unless somebody has loaded the stream since then."""
+        if self.shared is None or self.window is not None:
+            return None
+        name = self.stream.name
+        if ledger.loads_committed(self.connection, self.source.name).get(name, 0) == self.shared.loads.get(name, 0):
+            return self.shared.snapshot
+        self.log.info("%s was loaded meanwhile: it is read as of now, not as of the instant of the others.", name)
+        return None
 
     def _check_rewound(self, position: SourcePosition) -> None:
         """The source's highest cursor is lower than the watermark: its newest rows were deleted, or it was put back.

@@ -254,6 +254,14 @@ class FileVersion:
     """In bytes."""
 
 
+class Snapshot(Protocol):
+    """One instant of a source, that several streams are read as of. Only the source that made it looks inside."""
+
+    def close(self) -> None:
+        """Let go of it; reads that have begun go on."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ExtractRequest:
     """What to read: a window, or what changed since the watermark, or (neither) everything."""
@@ -263,6 +271,8 @@ class ExtractRequest:
     """The committed cursor position, as PostgreSQL prints the column's type with time zone UTC."""
     files_loaded: Mapping[str, str] = field(default_factory=dict)
     """For file streams: the version of each file that is in raw already, by path."""
+    snapshot: Snapshot | None = None
+    """The instant to read as of, made by this source for this watermark; now, without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +361,22 @@ class KeySource(Source, Protocol):
 
     def keys(self, stream: Stream, connections: Connections) -> Extraction:
         """Start reading the key fields of every row that the source has now, and nothing else of them.
+
+        Raises:
+            As `extract`.
+        """
+        ...
+
+
+@runtime_checkable
+class SnapshotSource(Source, Protocol):
+    """A source that can be read as of one instant by several streams."""
+
+    def snapshot(self, watermarks: Mapping[str, str | None], connections: Connections) -> Snapshot:
+        """Hold on to this instant.
+
+        Args:
+            watermarks: where the read of each stream will start, by stream; its keys are the streams.
 
         Raises:
             As `extract`.

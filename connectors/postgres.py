@@ -7,7 +7,8 @@ composites, extension types, and the reg* family, whose binary form is a local O
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+import time
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
@@ -36,6 +37,7 @@ from connectors.model import (
     check_window,
 )
 from connectors.postgres_position import APPLICATION_NAME, look_up_position
+from connectors.postgres_snapshot import PostgresSnapshot
 
 _CHUNK_BYTES = 1 << 20
 _ENDS = {len(end): end for end in (PGCOPY_TRAILER, PGCOPY_HEADER + PGCOPY_TRAILER)}
@@ -109,8 +111,11 @@ class PostgresSource:
         try:
             columns = _columns(connection, stream)
             query = _query(stream, columns, request)
-            position = _position(connection, stream, columns, request, self.settle_seconds)
-            connection.autocommit = False  # from here on all is one snapshot
+            if isinstance(request.snapshot, PostgresSnapshot):
+                position = request.snapshot.enter(connection, stream.name)
+            else:
+                position = _position(connection, stream, columns, request, self.settle_seconds)
+                connection.autocommit = False  # from here on all is one snapshot
         except BaseException:
             connection.close()
             raise
@@ -120,6 +125,27 @@ class PostgresSource:
             tuple(column for column, _ in columns),
             position,
         )
+
+    def snapshot(self, watermarks: Mapping[str, str | None], connections: Connections) -> PostgresSnapshot:
+        """Hold on to this instant; see `connectors.model.SnapshotSource.snapshot`."""
+        streams = [stream for stream in self.streams if stream.name in watermarks]
+        connection = _connect(connections.database(self.database))
+        settled = time.monotonic() + self.settle_seconds
+        try:
+            positions = {
+                stream.name: _position(
+                    connection,
+                    stream,
+                    _columns(connection, stream),
+                    ExtractRequest(watermark=watermarks[stream.name]),
+                    max(0.0, settled - time.monotonic()),
+                )
+                for stream in streams
+            }
+            return PostgresSnapshot(connection, positions)
+        except BaseException:
+            connection.close()
+            raise
 
     def keys(self, stream: Stream, connections: Connections) -> Extraction:
         """Start reading the keys; see `connectors.model.KeySource.keys`. All are of one snapshot."""

@@ -7,6 +7,7 @@ runs of one stream take turns, and what is there already is not written again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any, cast
 
 from prefect import flow
@@ -19,7 +20,7 @@ from connectors.destinations.warehouse.ledger import LoadReport
 from connectors.errors import ConfigurationError, HeadwaterError, WindowError
 from connectors.model import Source, Stream, Window, check_full_refresh, stream_of
 from connectors.registry import source_named
-from tasks.ingest import ingest_stream
+from tasks.ingest import ingest_stream, one_instant
 
 STREAMS_AT_ONCE = 4
 STREAM_RUNNER = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=STREAMS_AT_ONCE))
@@ -86,14 +87,22 @@ def ingest_all(
 ) -> list[LoadReport]:
     """Ingest streams, each named by source and stream, next to each other. Call it inside a flow.
 
+    Those of one source are read as of one instant where the source can be; windows are read as of now.
+
     Raises:
         HeadwaterError: what went wrong with one of them, after all have ended; the others are loaded.
     """
-    submitted = {
-        f"{source}.{stream}": ingest_stream.submit(source, stream, start, end, full_refresh)
-        for source, stream in streams
-    }
-    return reports_of(submitted)
+    by_source: dict[str, list[str]] = {}
+    for source, stream in streams:
+        by_source.setdefault(source, []).append(stream)
+    with ExitStack() as stack:
+        submitted = {}
+        for source, names in by_source.items():
+            is_live = not start and not end
+            shared = stack.enter_context(one_instant(source, names, full_refresh=full_refresh)) if is_live else None
+            for name in names:
+                submitted[f"{source}.{name}"] = ingest_stream.submit(source, name, start, end, full_refresh, shared)
+        return reports_of(submitted)
 
 
 def reports_of(submitted: Mapping[str, PrefectFuture[list[LoadReport]]]) -> list[LoadReport]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
@@ -9,10 +12,11 @@ from prefect.context import FlowRunContext
 from prefect.tasks import Task
 
 from connectors.destinations.warehouse.ledger import LoadReport
-from connectors.errors import DestinationUnavailableError
-from connectors.ingest import Destination, ingest
+from connectors.errors import DestinationUnavailableError, HeadwaterError
+from connectors.ingest import WAREHOUSE_LOADER, Destination, ingest
 from connectors.model import Window, stream_of
 from connectors.registry import source_named
+from connectors.shared_read import SharedRead, shared_read
 from tasks.credentials import PrefectConnections
 
 
@@ -32,9 +36,15 @@ def worth_another_try(task: Task, run: TaskRun, state: State) -> bool:  # type: 
     persist_result=False,
 )
 def ingest_stream(
-    source: str, stream: str, start: str | None = None, end: str | None = None, full_refresh: bool = False
+    source: str,
+    stream: str,
+    start: str | None = None,
+    end: str | None = None,
+    full_refresh: bool = False,
+    shared: SharedRead | None = None,
 ) -> list[LoadReport]:
-    """Bring one stream up to date: what changed, one window of its event time (start and end), or all (full_refresh).
+    """Bring one stream up to date: what changed, one window of its event time (start and end), or all (full_refresh);
+    with `shared`, as of the same instant as other streams of its source.
 
     A rerun is safe at any time: a load commits rows and position together, once.
 
@@ -50,9 +60,35 @@ def ingest_stream(
         Destination.of(connections),
         window=Window.parse(start, end) if start and end else None,
         full_refresh=full_refresh,
+        shared=shared,
         run=run_name(),
         log=get_run_logger(),
     )
+
+
+@contextmanager
+def one_instant(source: str, streams: Iterable[str], *, full_refresh: bool = False) -> Iterator[SharedRead | None]:
+    """Have streams of a source read as of one instant, where the source can; see `connectors.shared_read`.
+
+    If it cannot be held on to, each stream is read for itself, and says for itself what is wrong.
+    """
+    system = source_named(source)
+    connections = PrefectConnections()
+    with ExitStack() as stack:
+        try:
+            shared = stack.enter_context(
+                shared_read(
+                    system,
+                    [stream_of(system, stream) for stream in streams],
+                    connections,
+                    connections.database(WAREHOUSE_LOADER),
+                    full_refresh=full_refresh,
+                )
+            )
+        except HeadwaterError as error:
+            get_run_logger().warning("The streams of %s are not read as of one instant: %s", source, error)
+            shared = None
+        yield shared
 
 
 def run_name() -> str:

@@ -250,6 +250,15 @@ class Lease:
         )
 
 
+def loads_committed(connection: psycopg.Connection, source: str) -> dict[str, int]:
+    """How many loads of each stream have been committed; streams without any are not in it."""
+    return dict(
+        connection.execute(
+            "select stream, count(*) from ops.loads where source = %s and status = 'loaded' group by stream", [source]
+        ).fetchall()
+    )
+
+
 def files_loaded(connection: psycopg.Connection, source: str, stream: str) -> dict[str, str]:
     """The version of each file of a stream that raw holds, by path."""
     rows = connection.execute("select path, version from ops.files where source = %s and stream = %s", [source, stream])
