@@ -321,9 +321,10 @@ class Merge:
             return sql.SQL("on conflict ({}) do nothing").format(_names(self._key))
         changing = [name for name in types if name not in self._key]
         alive = sql.SQL("t.{} is not null").format(sql.Identifier(DELETED_AT))
-        differs = sql.SQL("({}) is distinct from ({})").format(
-            sql.SQL(", ").join(_comparable(sql.Identifier("t", name), types[name]) for name in changing),
-            sql.SQL(", ").join(_comparable(sql.Identifier("excluded", name), types[name]) for name in changing),
+        # Compared as they are stored, not by `=`: some types have none, and 1 month equals 30 days, 1.1 equals 1.10.
+        differs = sql.SQL("pg_catalog.record_image_ne(row({}), row({}))").format(
+            sql.SQL(", ").join(sql.Identifier("t", name) for name in changing),
+            sql.SQL(", ").join(sql.Identifier("excluded", name) for name in changing),
         )
         condition = sql.SQL("({} or {})").format(differs, alive) if changing else alive
         if self._replayed:
@@ -379,14 +380,6 @@ class Merge:
         return sql.SQL(", ").join(
             sql.SQL("{}::{}").format(sql.Identifier(name), type_name(types[name])) for name in columns
         )
-
-
-_WITHOUT_EQUALITY = ("json", "xml", "point", "polygon", "path", "box", "circle", "line", "lseg")
-
-
-def _comparable(column: sql.Composable, kind: str) -> sql.Composable:
-    """A column in a form that can be compared: json, xml and the geometric types have no `=` of the whole value."""
-    return sql.SQL("{}::text").format(column) if kind.removesuffix("[]") in _WITHOUT_EQUALITY else column
 
 
 def _names(columns: Iterable[str]) -> sql.Composed:

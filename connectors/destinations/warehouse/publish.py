@@ -175,7 +175,8 @@ def _synchronise(
         )
     ).rowcount
     others = [name for name in columns if name not in key]
-    differs = sql.SQL("({}) is distinct from ({})").format(
+    # As they are stored, not by `=`: see the merge into raw.
+    differs = sql.SQL("pg_catalog.record_image_ne(row({}), row({}))").format(
         sql.SQL(", ").join(sql.Identifier("s", name) for name in others),
         sql.SQL(", ").join(sql.Identifier("t", name) for name in others),
     )
