@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from queue import Full, Queue
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -34,46 +36,51 @@ def _thread(work: Callable[[], None], name: str) -> threading.Thread:
 
 
 class ReadAhead(Generic[T]):
-    """Takes from an iterator in a thread of its own, a few items ahead. Use as a context manager, and iterate within.
+    """Takes from iterators, each in a thread of its own, a few items ahead. Use as a context manager; iterate within.
 
-    Leaving it ends the iterator, which is touched by no other thread. What the iterator raises is raised here.
+    Of several iterators the items come as they are ready; of one, in their order. Leaving it ends the iterators, which
+    are touched by no other thread. What one of them raises is raised here.
     """
 
-    def __init__(self, items: Iterator[T]) -> None:
-        self._items = items
+    def __init__(self, *iterators: Iterator[T]) -> None:
         self._queue: Queue[T | _End] = Queue(_WAITING)
         self._stop = threading.Event()
-        self._thread = _thread(self._take, "read ahead")
+        self._threads = [_thread(partial(self._take, items), "read ahead") for items in iterators]
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join(_PATIENCE_SECONDS)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def __iter__(self) -> Iterator[T]:
-        while True:
+        running = len(self._threads)
+        while running:
             item = self._queue.get()
-            if isinstance(item, _End):
-                if item.error is not None:
-                    raise item.error
-                return
-            yield item
+            if not isinstance(item, _End):
+                yield item
+                continue
+            if item.error is not None:
+                raise item.error
+            running -= 1
 
-    def _take(self) -> None:
+    def _take(self, items: Iterator[T]) -> None:
         end = _End()
         try:
-            for item in self._items:
+            for item in items:
                 if not self._give(item):
                     break
         except BaseException as error:  # noqa: BLE001 - it is raised where the items are used
             end = _End(error)
         finally:
-            close = getattr(self._items, "close", None)
+            close = getattr(items, "close", None)
             if close is not None:
                 close()
             self._give(end)

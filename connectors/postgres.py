@@ -36,7 +36,9 @@ from connectors.model import (
     check_source,
     check_window,
 )
+from connectors.overlap import ReadAhead
 from connectors.postgres_position import APPLICATION_NAME, look_up_position
+from connectors.postgres_ranges import MOST_READERS, page_ranges
 from connectors.postgres_snapshot import PostgresSnapshot
 
 _CHUNK_BYTES = 1 << 20
@@ -96,9 +98,17 @@ class PostgresSource:
     settle_seconds: float = 5.0
     """How long a read waits for transactions that are open at the source. Rows of one that lasts longer are not lost:
     the watermark stays back, and what follows it is read again."""
+    readers: int = 1
+    """How many connections a large table is read by when it is read whole, each taking a part of its pages, all as of
+    one instant. More than one pays where the source's server or the way to it is slower than this side."""
 
     def __post_init__(self) -> None:
         check_source(self.name, self.streams)
+        if not 1 <= self.readers <= MOST_READERS:
+            raise ConfigurationError(
+                f"Source `{self.name}` has {self.readers} readers.",
+                remedy=f"Give 1 to {MOST_READERS}: each is a connection and a scan that the source's server bears.",
+            )
 
     @property
     def requirements(self) -> tuple[Requirement, ...]:
@@ -111,21 +121,43 @@ class PostgresSource:
         connection = _connect(connections.database(self.database))
         try:
             columns = _columns(connection, stream)
-            query = _query(stream, columns, request)
+            types = {column.name: column.type for column, _ in columns}
+            condition = _condition(stream, types, request)
             if isinstance(request.snapshot, PostgresSnapshot):
                 position = request.snapshot.enter(connection, stream.name)
             else:
                 position = _position(connection, stream, columns, request, self.settle_seconds)
                 connection.autocommit = False  # from here on all is one snapshot
+            parts = page_ranges(connection, sql.Identifier(stream.schema, stream.table_name), self.readers)
         except BaseException:
             connection.close()
             raise
-        return Extraction(
-            LandingFormat.PGCOPY,
-            _chunks(connection, query, stream),
-            tuple(column for column, _ in columns),
-            position,
-        )
+        if condition is None and len(parts) > 1:
+            queries = [_copy(stream, columns, part) for part in parts]
+            chunks = self._read_in_parts(connection, queries, stream, connections)
+        else:
+            chunks = _chunks(connection, _copy(stream, columns, condition), stream)
+        return Extraction(LandingFormat.PGCOPY, chunks, tuple(column for column, _ in columns), position)
+
+    def _read_in_parts(
+        self, first: psycopg.Connection, queries: list[sql.Composed], stream: TableStream, connections: Connections
+    ) -> Iterator[Chunk]:
+        """Rows of several queries, in any order, each by a connection of its own that sees what the first sees."""
+        readers = [first]
+        try:
+            with _source_errors(stream):
+                row = first.execute("select pg_catalog.pg_export_snapshot()").fetchone()
+                assert row is not None  # noqa: S101 - a function's value
+                for _ in queries[1:]:
+                    readers.append(reader := _connect(connections.database(self.database)))
+                    reader.autocommit = False
+                    reader.execute(sql.SQL("set transaction snapshot {}").format(row[0]))
+            reads = [_chunks(reader, query, stream) for reader, query in zip(readers, queries, strict=True)]
+            with ReadAhead(*reads) as chunks:
+                yield from chunks
+        finally:
+            for reader in readers:
+                reader.close()
 
     def snapshot(self, watermarks: Mapping[str, str | None], connections: Connections) -> PostgresSnapshot:
         """Hold on to this instant; see `connectors.model.SnapshotSource.snapshot`."""
@@ -159,7 +191,7 @@ class PostgresSource:
         except BaseException:
             connection.close()
             raise
-        query = _copy(stream, columns, sql.SQL(""))
+        query = _copy(stream, columns, None)
         return Extraction(
             LandingFormat.PGCOPY, _chunks(connection, query, stream), tuple(column for column, _ in columns)
         )
@@ -240,35 +272,33 @@ def _position(
         )
 
 
-def _query(stream: TableStream, columns: list[tuple[Column, bool]], request: ExtractRequest) -> sql.Composed:
-    types = {column.name: column.type for column, _ in columns}
-    return _copy(stream, columns, _condition(stream, types, request))
-
-
-def _copy(stream: TableStream, columns: list[tuple[Column, bool]], condition: sql.Composable) -> sql.Composed:
+def _copy(stream: TableStream, columns: list[tuple[Column, bool]], condition: sql.Composable | None) -> sql.Composed:
     selected = sql.SQL(", ").join(
         sql.Identifier(column.name) if binary else sql.SQL("{0}::text as {0}").format(sql.Identifier(column.name))
         for column, binary in columns
     )
     return sql.SQL("copy (select {} from {}{}) to stdout (format binary)").format(
-        selected, sql.Identifier(stream.schema, stream.table_name), condition
+        selected,
+        sql.Identifier(stream.schema, stream.table_name),
+        sql.SQL(" where {}").format(condition) if condition is not None else sql.SQL(""),
     )
 
 
-def _condition(stream: TableStream, types: dict[str, str], request: ExtractRequest) -> sql.Composable:
+def _condition(stream: TableStream, types: dict[str, str], request: ExtractRequest) -> sql.Composable | None:
+    """Which rows are asked for; None is all."""
     if request.window is not None:
         check_window(stream, request.window)
         assert stream.event_time is not None  # noqa: S101 - just checked
-        return sql.SQL(" where {0} >= {1} and {0} < {2}").format(
+        return sql.SQL("{0} >= {1} and {0} < {2}").format(
             sql.Identifier(stream.event_time),
             sql.Literal(request.window.start),
             sql.Literal(request.window.end),
         )
     if stream.cursor is None:
-        return sql.SQL("")
+        return None
     since = request.watermark if request.watermark is not None else stream.cursor.initial
     if since is None:
-        return sql.SQL("")
+        return None
     column = sql.Identifier(stream.cursor.field)
     bound: sql.Composable = sql.Literal(since)  # of no type yet: it takes the column's, also a domain's
     if stream.cursor.lag and request.watermark is not None:
@@ -282,7 +312,7 @@ def _condition(stream: TableStream, types: dict[str, str], request: ExtractReque
         # The type comes from the source's own catalog, never from a parameter.
         bound = sql.SQL("{}::" + kind + " - {}::interval").format(bound, sql.Literal(stream.cursor.lag))
     # A row without a cursor value never comes after a watermark: it is read each time, to be loaded or refused.
-    return sql.SQL(" where ({0} >= {1} or {0} is null)").format(column, bound)
+    return sql.SQL("({0} >= {1} or {0} is null)").format(column, bound)
 
 
 def _chunks(connection: psycopg.Connection, query: sql.Composed, stream: TableStream) -> Iterator[Chunk]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -13,13 +14,15 @@ from connectors.errors import (
     ConfigurationError,
     ContractViolationError,
     DataError,
+    SourceUnavailableError,
 )
 from connectors.ingest import Destination, ingest
-from connectors.model import Cursor, WriteDisposition
+from connectors.model import Cursor, ExtractRequest, WriteDisposition
 from tests.conftest import Server, Warehouse
 from tests.connectors.examples import (
     Prepare,
     counts,
+    database,
     erp,
     load_table,
     raw,
@@ -308,3 +311,41 @@ def test_a_refused_password_is_said_without_saying_it(warehouse: Warehouse, dest
     with pytest.raises(ConfigurationError, match="refused the connection") as caught:
         ingest(source, source.streams[0], EnvironmentConnections({"HEADWATER_ERP_URL": url}), destination)
     assert "not-the-one" not in str(caught.value)
+
+
+def test_a_large_table_is_read_in_parts_as_of_one_instant(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    connection = source_database("create table t (id int primary key, v text)")
+    connection.execute("alter table t alter v set storage plain")
+    connection.execute("insert into t select n, repeat(md5(n::text), 120) from generate_series(1, 40000) n")
+    source = replace(erp(name="t", primary_key=("id",)), readers=2)
+    extraction = source.extract(source.streams[0], ExtractRequest(), database(connection, warehouse))
+    first = next(extraction.chunks)
+    readers = "select count(*) from pg_stat_activity where query like 'copy %t_where%' and datname = current_database()"
+    assert connection.execute(readers.replace("t_where", '"t" where').encode()).fetchone() == (2,)
+    connection.execute("delete from t where id % 2 = 0; update t set v = 'later'")
+    rows = first.rows + sum(chunk.rows for chunk in extraction.chunks)
+    assert rows == 40_000
+    load_table(source, connection, warehouse, destination)
+    there = connection.execute("select id, v from t order by id").fetchall()
+    assert raw(warehouse, "id, v", "raw_erp.t") == there
+
+
+def test_one_reader_that_is_cut_off_ends_the_load(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    connection = source_database("create table t (id int primary key, v text)")
+    connection.execute("alter table t alter v set storage plain")
+    connection.execute("insert into t select n, repeat(md5(n::text), 120) from generate_series(1, 40000) n")
+    source = replace(erp(name="t", primary_key=("id",)), readers=2)
+    extraction = source.extract(source.streams[0], ExtractRequest(), database(connection, warehouse))
+    next(extraction.chunks)
+    connection.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'headwater extract'"
+        " and datname = current_database() order by backend_start limit 1"
+    )
+    with pytest.raises(SourceUnavailableError, match="broke off"):
+        list(extraction.chunks)
+    left = "select count(*) from pg_stat_activity where application_name = 'headwater extract' and datname = %s"
+    assert connection.execute(left, [connection.info.dbname]).fetchone() == (0,)
