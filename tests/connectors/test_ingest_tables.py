@@ -273,7 +273,8 @@ def test_a_first_load_becomes_the_table_itself(
     assert counts(report) == (1000, 1000, 0, 0, 0, 0)
     assert warehouse.query("select pg_relation_filenode('raw_erp.t') in (select node from files)") == [(True,)]
     about = "select relpersistence, reloptions, relowner::regrole::text from pg_class where oid = 'raw_erp.t'::regclass"
-    assert warehouse.query(about) == [("p", None, "headwater_loader")]
+    fullness = 90 if write is WriteDisposition.MERGE else 100
+    assert warehouse.query(about) == [("p", [f"fillfactor={fullness}"], "headwater_loader")]
     columns = "select column_name from information_schema.columns where table_name = 't' order by ordinal_position"
     assert [name for (name,) in warehouse.query(columns)] == ["id", "v", "n", "_load_id", "_loaded_at", "_deleted_at"]
     defaults = "select from pg_attrdef where adrelid = 'raw_erp.t'::regclass"

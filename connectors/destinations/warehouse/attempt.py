@@ -18,7 +18,7 @@ from psycopg import sql
 from connectors.destinations.landing import Landing, Manifest
 from connectors.destinations.warehouse.columns import PAYLOAD, REJECTED, ROW, Kind, column_name, column_names
 from connectors.destinations.warehouse.connection import LOADING
-from connectors.destinations.warehouse.raw_table import raw_columns
+from connectors.destinations.warehouse.raw_table import fill_factor, raw_columns
 from connectors.destinations.warehouse.records import CsvRecords, JsonLines, RecordParser, Rejected, escaped
 from connectors.errors import LandingCorruptError
 from connectors.failpoints import reach
@@ -46,6 +46,7 @@ class AttemptTable:
         columns: Iterable[Column],
     ) -> None:
         self._connection = connection
+        self._stream = stream
         self._label = f"{source}.{stream.name}"
         self.relation = f"l{load_id.hex}_{attempt}"
         self.name = sql.Identifier(LOADING, self.relation)
@@ -96,11 +97,15 @@ class AttemptTable:
         own = [] if self.may_become_raw else _books()
         # One message is one transaction: a table without its label would never be found again.
         self._connection.execute(
-            sql.SQL("create {3} table {0} ({1}) with (autovacuum_enabled = false); comment on table {0} is {2}").format(
-                self.name,
-                sql.SQL(", ").join([*own, *definitions]),
-                sql.Literal(self._label),
+            sql.SQL(
+                "create {} table {name} ({}) with (autovacuum_enabled = false, fillfactor = {});"
+                " comment on table {name} is {}"
+            ).format(
                 sql.SQL("") if self.may_become_raw else sql.SQL("unlogged"),
+                sql.SQL(", ").join([*own, *definitions]),
+                sql.Literal(fill_factor(self._stream) if self.may_become_raw else 100),
+                sql.Literal(self._label),
+                name=self.name,
             )
         )
         reach("table-made")
@@ -167,9 +172,10 @@ class AttemptTable:
         return row[0] if row else None
 
     def finish(self) -> None:
-        """All rows are in: bring the planner's picture of them up to date."""
+        """All rows are in."""
         self._end_segment()
-        self._connection.execute(sql.SQL("analyze {}").format(self.name))
+        if self.may_become_raw:  # the next to read it is dbt
+            self._connection.execute(sql.SQL("analyze {}").format(self.name))
 
     def _write_typed(self, chunk: Chunk) -> int:
         if self._segment is None:
