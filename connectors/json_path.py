@@ -23,7 +23,7 @@ Json = bytes | msgspec.Raw | dict[str, msgspec.Raw]
 _NULL = msgspec.Raw(b"null")
 OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 LIST = msgspec.json.Decoder(list[msgspec.Raw])
-_SCALAR = msgspec.json.Decoder(str | int | bool | None)
+_SCALAR: msgspec.json.Decoder[str | int | bool | None] = msgspec.json.Decoder(str | int | bool | None)
 _NAME = re.compile(r'"(?P<quoted>(?:[^"\\]|\\["\\])+)"|(?P<plain>[^.\[\]"]+)')
 _ESCAPED = re.compile(r'\\(["\\])')
 

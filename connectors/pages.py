@@ -210,7 +210,7 @@ class TokenInBody:
         if self.has_more is not None and not _more(single_path(self.has_more), page):
             return None
         token = page.value(single_path(self.token))
-        if token not in (None, "", False):
+        if token is not None and token not in ("", False):
             return Ask({self.parameter: token})
         if self.has_more is not None:
             raise MalformedResponseError(

@@ -108,32 +108,28 @@ class RestSource:
 def _bounds(stream: RestStream, request: ExtractRequest) -> list[Mapping[str, Value]]:
     """The parameters that say from where on: a child whose cursor or windows are its parent's leaves them to it."""
     check_window(stream, request.window)
-    levels: list[Mapping[str, Value]] = []
+    bounds: list[Mapping[str, Value]] = []
     asked = stream
-    while True:
-        if request.window is not None:
-            own = asked.window_parameters
-            leaves_it = asked.follows_parents_windows
-            levels.append(
-                window_bounds(request.window, own, asked.instants, end_included=asked.window_end_included)
-                if own
-                else {}
-            )
-        else:
-            leaves_it = asked.follows_parents_cursor
-            since = None if leaves_it or stream.cursor is None else _since(stream, asked, request.watermark)
-            levels.append({asked.since_parameter: since} if since is not None and asked.since_parameter else {})
-        if not leaves_it or asked.parent is None:
-            return levels
+    while asked.parent is not None and (
+        asked.follows_parents_cursor if request.window is None else asked.follows_parents_windows
+    ):
+        bounds.append({})
         asked = asked.parent.stream
+    if request.window is None:
+        return [*bounds, _since(stream, asked, request.watermark)]
+    assert asked.window_parameters is not None  # noqa: S101 - it comes with event_time
+    included = asked.window_end_included
+    return [*bounds, window_bounds(request.window, asked.window_parameters, asked.instants, end_included=included)]
 
 
-def _since(stream: RestStream, asked: RestStream, watermark: str | None) -> Value | None:
-    assert stream.cursor is not None  # noqa: S101 - the caller has looked
+def _since(stream: RestStream, asked: RestStream, watermark: str | None) -> Mapping[str, Value]:
+    if stream.cursor is None or asked.since_parameter is None:
+        return {}
     try:
-        return since_bound(watermark, stream.cursor, asked.instants)
+        since = since_bound(watermark, stream.cursor, asked.instants)
     except ConfigurationError as error:
         raise error.at(stream=stream.name) from error.__cause__
+    return {asked.since_parameter: since} if since is not None else {}
 
 
 def _chunks(client: HttpClient, stream: RestStream, bounds: Bounds) -> Iterator[Chunk]:

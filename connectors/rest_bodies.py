@@ -272,7 +272,7 @@ class CsvPage(Page):
 
 
 class Joined:
-    """Pages as they go to the landing, one after another. Of CSV the header is there once: a load is read as one file."""
+    """Pages as they go to the landing. Of CSV the header is there once: the records of a load are read as one file."""
 
     def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies

@@ -142,18 +142,17 @@ class ParentRecord:
         """
         raw = msgspec.Raw(record)
         try:
-            named = {
-                name: found for name, path in stream.named_fields.items() if (found := _text(raw, path)) is not None
-            }
+            found = {name: _text(raw, path) for name, path in stream.named_fields.items()}
             members = [
                 msgspec.json.encode(name) + b":" + bytes(find(raw, single_path(path)) or b"null")
                 for name, path in parent.fields.items()
             ]
         except (ValueError, RecursionError) as error:
             raise parent.stream.bodies.refusal(f"has a record that cannot be read ({error})", bytes(raw)) from error
-        if lacking := stream.named_fields.keys() - named.keys():
+        named = {name: value for name, value in found.items() if value is not None}
+        if lacking := ", ".join(f"`{name}`" for name in found if name not in named):
             raise parent.stream.bodies.refusal(
-                f"has a record without `{'`, `'.join(sorted(lacking))}`, which `{stream.name}` asks with", bytes(raw)
+                f"has a record without {lacking}, which `{stream.name}` asks with", bytes(raw)
             )
         return cls(named, b",".join(members))
 
@@ -249,9 +248,10 @@ def ahead(pages: Iterator[T], room: int = _AHEAD) -> Generator[T]:
     def put(item: T | BaseException | None) -> None:
         while not is_over.is_set():
             try:
-                return taken.put(item, timeout=0.2)
+                taken.put(item, timeout=0.2)
             except Full:
                 continue
+            return
 
     def run() -> None:
         try:

@@ -182,7 +182,7 @@ class RestStream(Stream):
         if self.format not in self.pages.formats:
             return (
                 f"reads {self.format.upper()}, whose pages do not say what {type(self.pages).__name__} needs.",
-                f"It works with: {', '.join(sorted(format.upper() for format in self.pages.formats))}.",
+                f"It works with: {', '.join(sorted(each.upper() for each in self.pages.formats))}.",
             )
         own = {*self.parameters, self.since_parameter, *(self.window_parameters or ())}
         if both := sorted(own & self.pages.first().parameters.keys()):
@@ -205,11 +205,11 @@ class RestStream(Stream):
         if self.format is BodyFormat.CSV or self.parent.stream.format is BodyFormat.CSV:
             return "has a parent, and one of the two is CSV.", "Parents and children are JSON or NDJSON."
         if self.since_parameter is not None and self.cursor is not None and self.cursor.lag <= timedelta(0):
-            return (
-                "is asked by its own cursor for each parent, and the cursor has no lag.",
+            remedy = (
                 "Parents are read one after another, and what is new in the first while the last is read lies below "
-                "the watermark: give the cursor a lag longer than a load takes, or use the parent's cursor.",
+                "the watermark: give the cursor a lag longer than a load takes, or use the parent's cursor."
             )
+            return "is asked by its own cursor for each parent, and the cursor has no lag.", remedy
         return None
 
     @property
