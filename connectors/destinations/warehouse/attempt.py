@@ -18,6 +18,7 @@ from psycopg import sql
 from connectors.destinations.landing import Landing, Manifest
 from connectors.destinations.warehouse.columns import PAYLOAD, REJECTED, ROW, Kind, column_name, column_names
 from connectors.destinations.warehouse.connection import LOADING
+from connectors.destinations.warehouse.document_columns import NULL
 from connectors.destinations.warehouse.raw_table import raw_columns
 from connectors.destinations.warehouse.records import CsvRecords, JsonLines, RecordParser, Rejected, escaped
 from connectors.errors import LandingCorruptError
@@ -180,8 +181,13 @@ class AttemptTable:
 
     def _write_parsed(self, chunk: Chunk, parser: RecordParser) -> int:
         """Rows of text. A rejected record is a row too, with no values but the reason and what it was."""
-        rows = 0
         lines: list[bytes] = []
+        if (columns := parser.values_by_column(chunk)) is not None and len(columns) == len(self._columns):
+            unrejected = [NULL] * len(columns[0])
+            lines = list(map(b"\t".join, zip(unrejected, unrejected, *columns, strict=True)))
+            self._send_lines(lines)
+            return len(lines)
+        rows = 0
         for row in parser.rows(chunk):
             if len(parser.columns) != len(self._columns):
                 self._send_lines(lines)
