@@ -94,6 +94,8 @@ def find(body: Json, path: Path) -> msgspec.Raw | None:
     Raises:
         ValueError: something on the way is neither object nor null, or no JSON, even by a lenient reading.
     """
+    if isinstance(body, bytes):
+        body = msgspec.Raw(body)
     for name in path:
         if body == _NULL:
             return None

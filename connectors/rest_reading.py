@@ -44,6 +44,7 @@ def read(client: HttpClient, stream: RestStream, bounds: Bounds) -> Generator[Pa
         MalformedResponseError: a body is not the stream's data, or the pages have no end.
         HeadwaterError: as `HttpClient.fetch`.
     """
+    sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))  # of the process: nobody needs it longer
     if stream.parent is not None:
         return ahead(_children(client, stream, stream.parent, bounds))
     reading = _Reading(client, stream, bounds[0] if bounds else {})
@@ -246,7 +247,6 @@ class _RepetitionGuard:
 
 def ahead(pages: Iterator[T], room: int = _AHEAD) -> Generator[T]:
     """Take from an iterator in a thread of its own, at most so many items ahead of who takes from this one."""
-    sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))  # for the process; it harms nobody
     taken: Queue[T | BaseException | None] = Queue(room)
     is_over = Event()
 

@@ -9,31 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.connections import EnvironmentConnections, Setting
 from connectors.errors import ConfigurationError, MalformedResponseError
 from connectors.http import Answer as HttpAnswer
-from connectors.http import RetryPolicy
 from connectors.json_path import parse_path
 from connectors.model import Cursor, ExtractRequest, WriteDisposition
-from connectors.rest import BodyFormat, RestSource, RestStream, TokenInBody
+from connectors.rest import BodyFormat, RestStream, TokenInBody
 from connectors.rest_bodies import Bodies
 from tests.conftest import Answer, Api, Request
-
-
-def read(api: Api, request: ExtractRequest | None = None, **definition: Any) -> list[bytes]:
-    stream = RestStream(**{"name": "things", "path": "/things", "primary_key": ("id",), **definition})
-    source = RestSource(
-        name="api",
-        base_url=Setting("api_url"),
-        streams=(stream,),
-        retries=RetryPolicy(attempts=1, read_timeout=2),
-    )
-    connections = EnvironmentConnections({"HEADWATER_API_URL": api.url})
-    extraction = source.extract(stream, request or ExtractRequest(), connections)
-    chunks = list(extraction.chunks)
-    lines = b"".join(chunk.data for chunk in chunks).splitlines()
-    assert sum(chunk.rows for chunk in chunks) == len(lines)
-    return lines
+from tests.connectors.reading import read
 
 
 def test_a_bare_list_is_read(api: Api) -> None:
