@@ -9,25 +9,19 @@ import sys
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from queue import Full, Queue
-from threading import Event, Thread
-from typing import TypeVar
 
 import msgspec
 
 from connectors.errors import MalformedResponseError, NotFoundError
 from connectors.http import HttpClient
 from connectors.json_path import Path, find, scalar, single_path
+from connectors.overlap import ReadAhead
 from connectors.pages import Ask, CountedPages, Value
 from connectors.rest_bodies import Bodies, Page
 from connectors.rest_streams import Parent, RestStream
 
-T = TypeVar("T")
-
-_AHEAD = 2
-"""Pages held beyond the one that is worked on."""
 _SWITCH_SECONDS = 0.0005
 """How long a thread of ours keeps Python's lock while another waits for it. By default ten times as long: the next
 request, which needs the lock a few times before it is on its way, then waits until the page before it is loaded."""
@@ -46,11 +40,11 @@ def read(client: HttpClient, stream: RestStream, bounds: Bounds) -> Generator[Pa
     """
     sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))  # of the process: nobody needs it longer
     if stream.parent is not None:
-        return ahead(_children(client, stream, stream.parent, bounds))
+        return _children(client, stream, stream.parent, bounds)
     reading = _Reading(client, stream, bounds[0] if bounds else {})
     if stream.concurrency > 1 and isinstance(stream.pages, CountedPages):
         return reading.at_once(stream.pages)
-    return ahead(reading.in_turn())
+    return reading.in_turn()
 
 
 class _Reading:
@@ -92,7 +86,7 @@ class _Reading:
             self._repetition.see(page)
         return following
 
-    def in_turn(self) -> Iterator[Page]:
+    def in_turn(self) -> Generator[Page]:
         """Page after page."""
         ask, page = self.first()
         while (following := self.following(ask, page)) is not None:
@@ -168,9 +162,9 @@ def _text(record: msgspec.Raw, path: Path) -> Value | None:
     return str(found).lower() if isinstance(found, bool) else found
 
 
-def _children(client: HttpClient, stream: RestStream, parent: Parent, bounds: Bounds) -> Iterator[Page]:
+def _children(client: HttpClient, stream: RestStream, parent: Parent, bounds: Bounds) -> Generator[Page]:
     """The pages of each parent's children, parent by parent; of those that follow, the first pages are under way."""
-    with _pool(stream.concurrency) as pool, closing(read(client, parent.stream, bounds[1:])) as pages:
+    with _pool(stream.concurrency) as pool, ReadAhead(read(client, parent.stream, bounds[1:])) as pages:
         under_way: deque[tuple[_Reading, Future[tuple[Ask, Page]]]] = deque()
         for page in pages:
             for record in page.records:
@@ -243,40 +237,6 @@ class _RepetitionGuard:
                 remedy="Check the stream's pages against the source's manual.",
             )
         self._before = page.content
-
-
-def ahead(pages: Iterator[T], room: int = _AHEAD) -> Generator[T]:
-    """Take from an iterator in a thread of its own, at most so many items ahead of who takes from this one."""
-    taken: Queue[T | BaseException | None] = Queue(room)
-    is_over = Event()
-
-    def put(item: T | BaseException | None) -> None:
-        while not is_over.is_set():
-            try:
-                taken.put(item, timeout=0.2)
-            except Full:
-                continue
-            return
-
-    def run() -> None:
-        try:
-            for page in pages:
-                put(page)
-                if is_over.is_set():
-                    return
-        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
-            put(error)
-        else:
-            put(None)
-
-    Thread(target=run, name="read-ahead", daemon=True).start()
-    try:
-        while (item := taken.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        is_over.set()
 
 
 @contextmanager
