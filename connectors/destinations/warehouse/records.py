@@ -302,6 +302,12 @@ class CsvRecords:
         )
 
 
+def transposed(rows: Iterable[Row], width: int) -> list[list[bytes]]:
+    """The values of each column; rows from before a column was there have none."""
+    full = ([*row, *[NULL] * (width - len(row))] for row in rows if not isinstance(row, Rejected))
+    return [list(values) for values in zip(*full, strict=True)]
+
+
 def escaped(text: str, column: str) -> bytes:
     """A text as COPY text writes it.
 
