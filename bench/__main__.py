@@ -5,23 +5,30 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from itertools import chain
 from pathlib import Path
 
-from bench import postgres
+from bench import postgres, rest
 from bench.results import Result, keep
 from bench.scene import Scene
 
 _ROWS = 6_000_000
+_REST_ROWS = 1_000_000
 _FILE = Path(".headwater") / "bench.json"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rows", type=int, default=_ROWS, help="of the large table (default: %(default)s)")
+    parser.add_argument("--rest-rows", type=int, default=_REST_ROWS, help="of the API (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="of each full load, in turns with its limit")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="headwater-bench-") as home, Scene.started(Path(home)) as scene:
-        for result in postgres.run(scene, arguments.rows, arguments.rounds):
+        results = chain(
+            postgres.run(scene, arguments.rows, arguments.rounds),
+            rest.run(scene, arguments.rest_rows, arguments.rounds),
+        )
+        for result in results:
             keep([result], _FILE)
             _say(result)
     sys.stdout.write(f"\nKept in {_FILE}.\n")

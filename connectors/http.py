@@ -21,6 +21,7 @@ from connectors.errors import (
     ConfigurationError,
     HeadwaterError,
     MalformedResponseError,
+    NotFoundError,
     SourceUnavailableError,
 )
 
@@ -250,7 +251,8 @@ class HttpClient:
 
     def _refusal(self, action: Action, what: str, remedy: str, response: httpx.Response) -> HeadwaterError:
         if action is Action.FAIL:
-            return ConfigurationError(what, remedy=remedy)
+            kind = NotFoundError if response.status_code in (404, 410) else ConfigurationError
+            return kind(what, remedy=remedy)
         if action is Action.RETRY:
             return SourceUnavailableError(what, remedy=remedy)
         seconds = retry_after_seconds(response.headers.get("Retry-After"), datetime.now(UTC))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -31,6 +32,7 @@ from connectors.destinations.warehouse.commit import CommitRequest, commit, sett
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.ledger import LEASE_SECONDS, Lease, Load, LoadReport, Purpose
 from connectors.destinations.warehouse.raw_table import LoadContext
+from connectors.destinations.warehouse.typed_documents import UnfitError
 from connectors.destinations.warehouse.watermark import Watermark, read_watermark
 from connectors.errors import DataError, HeadwaterError, LandingCorruptError, SourceRewoundError
 from connectors.failpoints import reach
@@ -222,7 +224,7 @@ class _Ingestion:
         if extraction.position is not None and extraction.position.is_behind:
             self._check_rewound(extraction.position)
         manifest: Manifest | None = None
-        with self._attempt(load, extraction.format, extraction.columns) as attempt:
+        with self._attempt(load, extraction.format, extraction.columns, may_assume_fit=True) as attempt:
             with self.destination.landing.writer(self._place(load), load.attempt, extraction.format) as writer:
                 files = take_in(extraction, attempt, writer, self.log)
                 if attempt.rows or files:
@@ -236,9 +238,14 @@ class _Ingestion:
                     reach("manifest-written")
                     self._note_landed(load, manifest)
                     reach("landed-noted")
-            if manifest is None or manifest.attempt == load.attempt:
-                return self._commit(load, attempt, extraction.position, files)
-        # An earlier attempt woke up and was first: what it landed is the load, also for a rebuild.
+            is_ours = manifest is None or manifest.attempt == load.attempt
+            if is_ours and not attempt.does_not_fit:
+                with suppress(UnfitError):
+                    return self._commit(load, attempt, extraction.position, files)
+        assert manifest is not None  # noqa: S101 - a load without rows fits
+        if is_ours:
+            self.log.info("Not every value fits its column as it is: each is judged, from the landing.")
+        # Otherwise an earlier attempt woke up and was first: what it landed is the load, also for a rebuild.
         return self._load_landed(load, manifest)
 
     def _snapshot(self) -> Snapshot | None:
@@ -275,9 +282,23 @@ class _Ingestion:
             self._note_landed(load, manifest)
             return self._commit(load, attempt, manifest.position, files)
 
-    def _attempt(self, load: Load, landing_format: LandingFormat, columns: tuple[Column, ...]) -> AttemptTable:
+    def _attempt(
+        self,
+        load: Load,
+        landing_format: LandingFormat,
+        columns: tuple[Column, ...],
+        *,
+        may_assume_fit: bool = False,
+    ) -> AttemptTable:
         return AttemptTable(
-            self.connection, self.source.name, self.stream, load.load_id, load.attempt, landing_format, columns
+            self.connection,
+            self.source.name,
+            self.stream,
+            load.load_id,
+            load.attempt,
+            landing_format,
+            columns,
+            may_assume_fit=may_assume_fit,
         )
 
     def _highest(self, attempt: AttemptTable) -> str | None:
@@ -353,9 +374,8 @@ def settled(
 
 def observed(attempt: AttemptTable) -> list[Column]:
     """The columns of a load, as its values say."""
+    if (kinds := attempt.kinds) is not None:
+        return [Column(name, inferred_type(kind) or "text") for name, kind in kinds.items()]
     if (types := attempt.types) is not None:
         return [Column(name, kind) for name, kind in types.items()]
-    kinds = attempt.kinds
-    return [
-        Column(name, (inferred_type(kinds[name]) if kinds is not None else None) or "text") for name in attempt.columns
-    ]
+    return [Column(name, "text") for name in attempt.columns]

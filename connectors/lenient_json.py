@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -16,26 +16,43 @@ _DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
-def take_apart_leniently(body: str, path: list[str]) -> tuple[dict[str, msgspec.Raw], list[msgspec.Raw]]:
-    """A body as the values of its outermost object (empty when it is a bare list) and its records, each undecoded.
+def select_leniently(body: str, path: Sequence[str | None]) -> list[msgspec.Raw]:
+    """The values at a path, each undecoded.
 
     Args:
-        path: the names that lead to the list of records; empty when the body is the list.
+        path: the names that lead there from the outside; None stands for each element of a list.
 
     Raises:
-        ValueError: it is no JSON even so, or does not have such a list.
+        KeyError: an object on the way lacks a name.
+        ValueError: it is no JSON even so, or does not have such a list or object.
         RecursionError: it is nested too deep.
     """
     start, end = _skip(body, 0), len(body)
-    envelope: dict[str, msgspec.Raw] = {}
-    for depth, name in enumerate(path):
-        members = dict(_members(body, start, end))
-        if depth == 0:
-            envelope = {field: _raw(body, *place) for field, place in members.items()}
-        if name not in members:
-            raise ValueError(f"no {name}")
-        start, end = members[name]
-    return envelope, [_raw(body, *place) for place in _elements(body, start, end)]
+    if not path:
+        _, end = _DECODER.raw_decode(body, start)
+        _check_end(body, end, len(body))
+    return [_raw(body, *place) for place in _places(body, start, end, path)]
+
+
+def members_leniently(body: str) -> dict[str, msgspec.Raw]:
+    """The values of an object, each undecoded.
+
+    Raises:
+        ValueError: it is none.
+        RecursionError: it is nested too deep.
+    """
+    return {name: _raw(body, *place) for name, place in _members(body, _skip(body, 0), len(body))}
+
+
+def _places(text: str, start: int, end: int, path: Sequence[str | None]) -> Iterator[tuple[int, int]]:
+    """Beginning and end of each value at a path."""
+    if not path:
+        yield start, end
+    elif path[0] is None:
+        for place in _elements(text, start, end):
+            yield from _places(text, *place, path[1:])
+    else:
+        yield from _places(text, *dict(_members(text, start, end))[path[0]], path[1:])
 
 
 def _members(text: str, start: int, end: int) -> Iterator[tuple[str, tuple[int, int]]]:

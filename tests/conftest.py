@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -252,6 +253,8 @@ class Request:
     path: str
     parameters: dict[str, str]
     headers: dict[str, str]
+    method: str = "GET"
+    body: bytes = b""
 
 
 @dataclass(slots=True)
@@ -284,7 +287,9 @@ def api() -> Iterator[Api]:
 
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
-            request = Request(parts.path, dict(parse_qsl(parts.query)), dict(self.headers.items()))
+            sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            parameters = dict(parse_qsl(parts.query))
+            request = Request(parts.path, parameters, dict(self.headers.items()), self.command, sent)
             served.requests.append(request)
             answer = served.answer(request)
             if callable(answer.body):
@@ -304,10 +309,17 @@ def api() -> Iterator[Api]:
             self.wfile.write(body if answer.cut_at is None else body[: answer.cut_at])
             self.close_connection = answer.cut_at is not None
 
+        do_POST = do_GET  # noqa: N815 - http.server's name
+
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that has had enough hangs up
+                super().handle_error(request, client_address)
+
+    server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=[0.05], daemon=True)
     thread.start()
     served.url = f"http://127.0.0.1:{server.server_address[1]}"

@@ -9,28 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.connections import EnvironmentConnections, Setting
 from connectors.errors import ConfigurationError, MalformedResponseError
-from connectors.http import RetryPolicy
+from connectors.http import Answer as HttpAnswer
+from connectors.json_path import parse_path
 from connectors.model import Cursor, ExtractRequest, WriteDisposition
-from connectors.rest import RestSource, RestStream, TokenInBody, _take_apart
+from connectors.rest import BodyFormat, RestStream, TokenInBody
+from connectors.rest_bodies import Bodies
 from tests.conftest import Answer, Api, Request
-
-
-def read(api: Api, request: ExtractRequest | None = None, **definition: Any) -> list[bytes]:
-    stream = RestStream(**{"name": "things", "path": "/things", "primary_key": ("id",), **definition})
-    source = RestSource(
-        name="api",
-        base_url=Setting("api_url"),
-        streams=(stream,),
-        retries=RetryPolicy(attempts=1, read_timeout=2),
-    )
-    connections = EnvironmentConnections({"HEADWATER_API_URL": api.url})
-    extraction = source.extract(stream, request or ExtractRequest(), connections)
-    chunks = list(extraction.chunks)
-    lines = b"".join(chunk.data for chunk in chunks).splitlines()
-    assert sum(chunk.rows for chunk in chunks) == len(lines)
-    return lines
+from tests.connectors.reading import read
 
 
 def test_a_bare_list_is_read(api: Api) -> None:
@@ -100,10 +86,10 @@ json_values = st.recursive(
 
 @given(st.lists(st.dictionaries(st.text(max_size=5), json_values, max_size=5), max_size=5), st.sampled_from([None, 2]))
 def test_any_list_of_records_is_taken_apart_into_the_same_records(records: Any, indent: int | None) -> None:
-    stream = RestStream(name="things", path="/things", write=WriteDisposition.APPEND, records="a.b")
+    bodies = Bodies("/things", BodyFormat.JSON, parse_path("a.b"))
     body = json.dumps({"a": {"b": records}}, indent=indent).encode()
-    _, found = _take_apart(body, stream)
-    assert [json.loads(bytes(record)) for record in found] == records
+    lines = bodies.page(HttpAnswer(body, {}, "http://a/")).content.splitlines()
+    assert [json.loads(line) for line in lines] == records
 
 
 def test_the_watermark_becomes_a_parameter_less_the_lag(api: Api) -> None:

@@ -24,6 +24,7 @@ from connectors.destinations.warehouse.connection import LOADING
 from connectors.destinations.warehouse.judgement import Judgement
 from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, type_name
 from connectors.destinations.warehouse.replayed import ReplayedRows
+from connectors.destinations.warehouse.typed_documents import UnfitError
 from connectors.model import WriteDisposition
 
 
@@ -84,6 +85,7 @@ class Merge:
 
         Raises:
             ContractViolationError: the columns break the contract.
+            UnfitError: documents were assumed to fit, and have to be judged.
         """
         if self._replayed or self._past.quarantined:
             self._attempt.prepare_judgement()
@@ -98,6 +100,8 @@ class Merge:
         self.is_raw = self._becomes_raw()
         if self.is_raw:
             return
+        if self._attempt.assumes_fit:
+            raise UnfitError
         self._attempt.prepare_judgement()
         brought = [name for name in self._attempt.columns if name not in left_out]
         self._columns = [name for name in brought if name in incoming and name in self.types]
@@ -126,7 +130,9 @@ class Merge:
     def _becomes_raw(self) -> bool:
         """Whether the attempt's table could take raw's place as it is, and has. Only a first load's can."""
         fits = self._attempt.may_become_raw and not self._table.columns and self._attempt.types == self.types
-        if not fits or self._past.discarded or (self.cursor and self._stream.rejects_null_cursors):
+        if not fits or self._past.discarded:
+            return False
+        if self.cursor and self._stream.rejects_null_cursors and self._attempt.has_null(self.cursor):
             return False
         return self._table.become(LOADING, self._attempt.relation, self._when)
 

@@ -11,17 +11,15 @@ import io
 import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import msgspec
 
 from connectors.destinations.warehouse.columns import Kind, column_names
+from connectors.destinations.warehouse.document_columns import LONGEST_BIGINT, NULL, DocumentColumns, UnusualError
 from connectors.errors import MalformedResponseError
 from connectors.model import Chunk, FileVersion
-
-NULL = b"\\N"
-_LONGEST_BIGINT = 18
-"""Digits that any bigint has room for; integers of more digits are taken as numeric."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +45,11 @@ class RecordParser(Protocol):
         ...
 
     def rows(self, chunk: Chunk) -> Iterator[Row]: ...
+
+    def values_by_column(self, chunk: Chunk) -> list[list[bytes]] | None:
+        """The same rows at once, as the values of each column, where none of them is rejected or brings a new field;
+        None where the rows are to be read one by one."""
+        ...
 
 
 # Plain integers: this is the innermost loop of every document load, where an enum's `|` costs more than all the rest.
@@ -78,6 +81,7 @@ class JsonLines:
         self._spaces: dict[str, int] = {}
         self._decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
         self._text = msgspec.json.Decoder(str)
+        self._by_column: DocumentColumns | None = None
 
     @property
     def kinds(self) -> dict[str, Kind]:
@@ -108,6 +112,20 @@ class JsonLines:
             except RecursionError:
                 yield Rejected(_TOO_DEEP, readable(line))
 
+    def values_by_column(self, chunk: Chunk) -> list[list[bytes]] | None:
+        if self._by_column is None:
+            if not self._fields:
+                return None
+            self._by_column = DocumentColumns(
+                list(self._fields), (column in self._json_columns for column in self.columns)
+            )
+        try:
+            values, kinds = self._by_column.read(chunk.data, partial(self._unescaped, column=""))
+        except UnusualError:
+            return None
+        self._kinds = [known | kind for known, kind in zip(self._kinds, kinds, strict=True)]
+        return values
+
     def _row(self, document: dict[str, msgspec.Raw]) -> Row:
         fields = self._fields
         if not document.keys() <= fields.keys():
@@ -122,7 +140,7 @@ class JsonLines:
             value = bytes(raw)
             first = value[0]
             if value.isdigit():
-                kind = _INTEGER if len(value) <= _LONGEST_BIGINT else _BIG_INTEGER
+                kind = _INTEGER if len(value) <= LONGEST_BIGINT else _BIG_INTEGER
             elif first == _NULL:
                 row.append(NULL)
                 continue
@@ -135,7 +153,7 @@ class JsonLines:
             elif b"." in value or b"e" in value or b"E" in value:
                 kind = _FRACTION
             else:
-                kind = _INTEGER if len(value) <= _LONGEST_BIGINT else _BIG_INTEGER
+                kind = _INTEGER if len(value) <= LONGEST_BIGINT else _BIG_INTEGER
             if not kinds[index] & kind:
                 kinds[index] |= kind
             row.append(value)
@@ -148,6 +166,7 @@ class JsonLines:
         self._lengths = {field: len(field.encode()) for field in self._fields}
         self._spaces = {field: field.count(" ") for field in self._fields if " " in field}
         self._beside_values = _beside_values(self._lengths.values())
+        self._by_column = None
 
     def _refuse_repeated_fields(self, line: bytes, document: dict[str, msgspec.Raw], values: bytes) -> None:
         """The decoder keeps one value of a field that comes twice. The line is then longer than its parts.
@@ -182,7 +201,7 @@ class JsonLines:
             return value.replace(b"\\", b"\\\\")
         return self._unescaped(raw, column) if b"\\" in value else value[1:-1]
 
-    def _unescaped(self, raw: msgspec.Raw, column: str) -> bytes:
+    def _unescaped(self, raw: bytes | msgspec.Raw, column: str) -> bytes:
         try:
             text = self._text.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -251,6 +270,9 @@ class CsvRecords:
         except csv.Error as error:
             raise self._malformed(f"is no CSV in record {self._line + 1}: {error}") from error
 
+    def values_by_column(self, chunk: Chunk) -> list[list[bytes]] | None:  # noqa: ARG002 - part of the protocol
+        return None
+
     def _begin_file(self, header: list[str]) -> None:
         names = column_names(header)
         self._header = [names[field] for field in header]
@@ -278,6 +300,12 @@ class CsvRecords:
         return MalformedResponseError(
             f"{self._place()} {what}.", remedy="Correct the file at its source; the next run reads it again."
         )
+
+
+def transposed(rows: Iterable[Row], width: int) -> list[list[bytes]]:
+    """The values of each column; rows from before a column was there have none."""
+    full = ([*row, *[NULL] * (width - len(row))] for row in rows if not isinstance(row, Rejected))
+    return [list(values) for values in zip(*full, strict=True)]
 
 
 def escaped(text: str, column: str) -> bytes:

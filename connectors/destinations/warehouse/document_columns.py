@@ -1,0 +1,171 @@
+"""Documents read column by column: for the chunks that hold nothing but known fields, which nearly all do.
+
+What costs time in a loop over values costs little in one pass over all values of a column. A chunk that is unusual in
+any way (an unknown field, one that comes twice, a value that text cannot hold, no JSON) is left to the reading row by
+row, which knows what to say about it; both give the same rows, and a test holds them to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from operator import itemgetter
+from typing import Any
+
+import msgspec
+
+from connectors.destinations.warehouse.columns import Kind
+
+NULL = b"\\N"
+LONGEST_BIGINT = 18
+"""Digits that any bigint has room for; integers of more digits are taken as numeric."""
+
+_BOOLEAN, _INTEGER, _BIG_INTEGER, _FRACTION, _TEXT, _JSON = map(
+    int, (Kind.BOOLEAN, Kind.INTEGER, Kind.BIG_INTEGER, Kind.FRACTION, Kind.TEXT, Kind.JSON)
+)
+_first = itemgetter(slice(0, 1))
+_NUMERIC = frozenset(bytes([byte]) for byte in b"-0123456789")
+_NO_VALUE = frozenset([b"", b"n"])
+
+Unescape = Callable[[bytes], bytes]
+"""A JSON string with escapes in it as COPY text; ValueError if text cannot hold it."""
+
+
+class UnusualError(ValueError):
+    """The chunk is to be read row by row."""
+
+
+class DocumentColumns:
+    """Reads chunks whose records have known fields only.
+
+    Args:
+        fields: their names in the order of the columns.
+        stays_json: by column, whether its values keep their JSON form, also those that are single strings.
+    """
+
+    def __init__(self, fields: Sequence[str], stays_json: Iterable[bool]) -> None:
+        self._stays_json = list(stays_json)
+        self._beside = [len(field.encode()) + 4 for field in fields]
+        """Bytes of a field beside its value in a compact line: quotes, colon, comma."""
+        self._spaces = [field.count(" ") for field in fields]
+        attributes = {f"f{number}": field for number, field in enumerate(fields)}
+        members: list[tuple[str, Any, Any]] = [(name, msgspec.Raw, msgspec.Raw(b"")) for name in attributes]
+        self._decoder: msgspec.json.Decoder[Any] | None = None
+        with suppress(ValueError):  # a name with a quote or a backslash cannot be a member's
+            record = msgspec.defstruct("Record", members, rename=attributes, gc=False)
+            self._decoder = msgspec.json.Decoder(record)
+
+    def read(self, data: bytes, unescape: Unescape) -> tuple[list[list[bytes]], list[int]]:
+        """The COPY text values of each column, and the kinds of values that were in it.
+
+        Raises:
+            UnusualError: the chunk has something that the reading row by row has to look at.
+        """
+        if self._decoder is None:
+            raise UnusualError
+        try:
+            data.decode()  # the decoder does not look inside values
+            records = self._decoder.decode_lines(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise UnusualError from None
+        if not records or len(records) != data.count(b"\n") or b"\r" in data:
+            raise UnusualError
+        joined = [b"\n".join(values) for values in zip(*map(msgspec.structs.astuple, records), strict=True)]
+        self._check_complete(data, joined, len(records))
+        try:
+            read = [
+                _column(values, len(records), unescape, stays_json=stays)
+                for values, stays in zip(joined, self._stays_json, strict=True)
+            ]
+        except (ValueError, RecursionError):
+            raise UnusualError from None
+        return [values for values, _ in read], [kinds for _, kinds in read]
+
+    def _check_complete(self, data: bytes, joined: list[bytes], rows: int) -> None:
+        """With quotes, colons, commas and braces, the values make up all of the lines but spaces between them.
+
+        A field that is unknown, comes twice or has its name escaped adds bytes that are none.
+
+        Raises:
+            UnusualError: there is more than that.
+        """
+        beside = len(data)
+        spaces = data.count(b" ")
+        for values, around, in_name in zip(joined, self._beside, self._spaces, strict=True):
+            if values.count(b"\n") != rows - 1:
+                raise UnusualError
+            missing = _count_missing(values)
+            beside -= len(values) - (rows - 1) + around * (rows - missing)
+            spaces -= values.count(b" ") + in_name * (rows - missing)
+        # Braces and line break, less the comma that the last field has not. A record without fields has two bytes.
+        beside -= 2 * rows
+        if beside not in (0, spaces):
+            raise UnusualError
+
+
+def _count_missing(values: bytes) -> int:
+    """How many of the values, line breaks between them, are empty: no value of JSON is."""
+    if values[:1] not in (b"", b"\n") and values[-1:] != b"\n" and b"\n\n" not in values:
+        return 0
+    return values.split(b"\n").count(b"")
+
+
+def _column(joined: bytes, rows: int, unescape: Unescape, *, stays_json: bool) -> tuple[list[bytes], int]:
+    """A column's values, which come with line breaks between them, as COPY text; and their kinds."""
+    if joined[:1] == b'"' and joined[-1:] == b'"' and joined.count(b'"\n"') == rows - 1:
+        return _strings(joined, unescape, stays_json=stays_json), _TEXT
+    values = joined.split(b"\n")
+    if not joined.translate(None, b"0123456789\n") and b"" not in values:
+        return values, _integers(values)
+    firsts = set(map(_first, values))
+    has_nulls = not _NO_VALUE.isdisjoint(firsts)
+    firsts -= _NO_VALUE
+    if not firsts:
+        return [NULL] * rows, 0
+    if firsts == {b'"'}:
+        return [
+            _string(value, unescape, stays_json=stays_json) if value[:1] == b'"' else NULL for value in values
+        ], _TEXT
+    if firsts <= {b"{", b"["}:
+        if b"\\" in joined or b"\t" in joined:
+            values = joined.replace(b"\\", b"\\\\").replace(b"\t", b" ").split(b"\n")
+        kinds = _JSON
+    elif firsts <= {b"t", b"f"}:
+        kinds = _BOOLEAN
+    elif firsts <= _NUMERIC:
+        kinds = _numbers([value for value in values if value[:1] not in _NO_VALUE] if has_nulls else values, joined)
+    else:
+        raise UnusualError  # of several kinds
+    return [NULL if value[:1] in _NO_VALUE else value for value in values] if has_nulls else values, kinds
+
+
+def _strings(joined: bytes, unescape: Unescape, *, stays_json: bool) -> list[bytes]:
+    if stays_json:
+        return joined.replace(b"\\", b"\\\\").split(b"\n")
+    if b"\\" not in joined:
+        return joined[1:-1].split(b'"\n"')
+    return [_string(value, unescape, stays_json=False) for value in joined.split(b"\n")]
+
+
+def _string(value: bytes, unescape: Unescape, *, stays_json: bool) -> bytes:
+    if stays_json:
+        return value.replace(b"\\", b"\\\\")
+    return unescape(value) if b"\\" in value else value[1:-1]
+
+
+def _numbers(values: list[bytes], joined: bytes) -> int:
+    if b"e" in joined or b"E" in joined:
+        whole = [value for value in values if b"." not in value and b"e" not in value and b"E" not in value]
+    elif b"." in joined:
+        whole = [value for value in values if b"." not in value] if joined.count(b".") < len(values) else []
+    else:
+        return _integers(values)
+    return _FRACTION | _integers(whole)
+
+
+def _integers(values: list[bytes]) -> int:
+    if not values:
+        return 0
+    lengths = set(map(len, values))
+    kinds = _INTEGER if min(lengths) <= LONGEST_BIGINT else 0
+    return kinds | (_BIG_INTEGER if max(lengths) > LONGEST_BIGINT else 0)
