@@ -1,11 +1,10 @@
-"""Run benchmarks: `python -m bench [--rows N] [--rounds N]`. Takes some minutes, and some gigabytes while it runs."""
+"""Run benchmarks, of PostgreSQL, of REST, or both. Takes some minutes, and some gigabytes while it runs."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import tempfile
-from itertools import chain
 from pathlib import Path
 
 from bench import postgres, rest
@@ -19,18 +18,22 @@ _FILE = Path(".headwater") / "bench.json"
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("kinds", nargs="*", metavar="postgres|rest", default=["postgres", "rest"])
     parser.add_argument("--rows", type=int, default=_ROWS, help="of the large table (default: %(default)s)")
     parser.add_argument("--rest-rows", type=int, default=_REST_ROWS, help="of the API (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="of each full load, in turns with its limit")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="headwater-bench-") as home, Scene.started(Path(home)) as scene:
-        results = chain(
-            postgres.run(scene, arguments.rows, arguments.rounds),
-            rest.run(scene, arguments.rest_rows, arguments.rounds),
-        )
-        for result in results:
-            keep([result], _FILE)
-            _say(result)
+        runs = {
+            "postgres": lambda: postgres.run(scene, arguments.rows, arguments.rounds),
+            "rest": lambda: rest.run(scene, arguments.rest_rows, arguments.rounds),
+        }
+        if unknown := set(arguments.kinds) - runs.keys():
+            parser.error(f"there is no benchmark of {', '.join(sorted(unknown))}")
+        for kind in arguments.kinds:
+            for result in runs[kind]():
+                keep([result], _FILE)
+                _say(result)
     sys.stdout.write(f"\nKept in {_FILE}.\n")
 
 
