@@ -5,6 +5,7 @@
     HeadwaterError
     ├── ConfigurationError          a definition, setting or parameter is wrong: fix it, never retry
     │   ├── UnknownNameError        no such source, stream or connection
+    │   ├── NotFoundError           the source has nothing at this address
     │   └── WindowError             a window that is malformed, empty or not possible for the stream
     ├── TransientError              may pass by itself: retried, with a cap
     │   ├── SourceUnavailableError  the source did not answer, or answered "not now"
@@ -76,6 +77,10 @@ class UnknownNameError(ConfigurationError):
     def __init__(self, kind: str, name: str, known: list[str], *, remedy: str | None = None) -> None:
         valid = ", ".join(f"`{item}`" for item in sorted(known)) or "none"
         super().__init__(f"There is no {kind} `{name}`.", remedy=remedy or f"Use one of those registered: {valid}.")
+
+
+class NotFoundError(ConfigurationError):
+    """The source has nothing at the address that was asked, or no longer."""
 
 
 class WindowError(ConfigurationError):

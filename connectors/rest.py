@@ -15,30 +15,39 @@ from typing import Protocol
 import httpx
 import msgspec
 
-from connectors.connections import Connections, Requirement, Secret, Setting
+from connectors.addresses import parse_origin
+from connectors.auth import (
+    ApiKeyHeader,
+    ApiKeyQuery,
+    Auth,
+    BasicAuth,
+    BearerToken,
+    ClientAuthentication,
+    OAuth2ClientCredentials,
+)
+from connectors.connections import Connections, Requirement, Setting
 from connectors.errors import ConfigurationError, HeadwaterError, MalformedResponseError
-from connectors.http import HttpClient, Request, RetryPolicy
+from connectors.http import Answer, HttpClient, Limits, Request, RetryPolicy
 from connectors.lenient_json import take_apart_leniently
 from connectors.model import Chunk, Extraction, ExtractRequest, LandingFormat, Stream, check_source, check_window
+
+__all__ = [
+    "ApiKeyHeader",
+    "ApiKeyQuery",
+    "BasicAuth",
+    "BearerToken",
+    "ClientAuthentication",
+    "Limits",
+    "OAuth2ClientCredentials",
+    "RestSource",
+    "RestStream",
+    "RetryPolicy",
+    "TokenInBody",
+]
 
 _RAW_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _RAW_LIST = msgspec.json.Decoder(list[msgspec.Raw])
 _TEXT = msgspec.json.Decoder(str | int | None)
-
-
-@dataclass(frozen=True, slots=True)
-class ApiKeyHeader:
-    """Authenticate by a key in a header."""
-
-    header: str
-    key: Secret
-
-    @property
-    def requirements(self) -> tuple[Requirement, ...]:
-        return (self.key,)
-
-    def credentials(self, connections: Connections) -> Mapping[str, str]:
-        return {self.header: connections.secret(self.key)}
 
 
 class Pages(Protocol):
@@ -99,11 +108,20 @@ class RestSource:
     name: str
     base_url: Setting
     streams: tuple[RestStream, ...]
-    auth: ApiKeyHeader | None = None
+    auth: Auth | None = None
+    """How to be let in: one of the kinds in `connectors.auth`."""
     retries: RetryPolicy = field(default_factory=RetryPolicy)
+    limits: Limits = field(default_factory=Limits)
+    allowed_origins: tuple[str, ...] = ()
+    """Other origins (https://files.example.com) that links and redirects may lead to, without credentials."""
+    allow_private_addresses: bool = False
+    """Whether names may lead to this machine, its network, or another that is not of the open internet. An address
+    that is written as such (http://10.0.0.7, http://localhost:8000) needs no leave."""
     transport: httpx.BaseTransport | None = None
 
     def __post_init__(self) -> None:
+        for origin in self.allowed_origins:
+            parse_origin(origin)
         check_source(self.name, self.streams)
 
     @property
@@ -131,8 +149,11 @@ class RestSource:
     def _client(self, connections: Connections) -> HttpClient:
         return HttpClient(
             connections.setting(self.base_url),
-            credentials=self.auth.credentials(connections) if self.auth else {},
+            credentials=self.auth.credentials(connections) if self.auth else None,
             policy=self.retries,
+            limits=self.limits,
+            allowed_origins=self.allowed_origins,
+            allow_private_addresses=self.allow_private_addresses,
             transport=self.transport,
         )
 
@@ -171,11 +192,15 @@ def _iso(instant: datetime) -> str:
 
 
 def _chunks(client: HttpClient, stream: RestStream, parameters: Mapping[str, str]) -> Iterator[Chunk]:
-    with client, ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as ahead:
+    def reader(answer: Answer) -> tuple[Mapping[str, msgspec.Raw], list[msgspec.Raw]]:
+        return _take_apart(answer.body, stream)
+
+    # The client is left first: it gives up what waits in the thread.
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as ahead, client:
         seen: set[tuple[tuple[str, str], ...]] = set()
-        page = ahead.submit(client.fetch, Request(stream.path, parameters))
+        page = ahead.submit(client.read, Request(stream.path, parameters), reader)
         while True:
-            envelope, records = _take_apart(page.result().body, stream)
+            envelope, records = page.result()
             following = stream.pages.following(envelope, len(records)) if stream.pages else None
             if following is not None:
                 mark = tuple(sorted(following.items()))
@@ -186,7 +211,7 @@ def _chunks(client: HttpClient, stream: RestStream, parameters: Mapping[str, str
                         stream=stream.name,
                     )
                 seen.add(mark)
-                page = ahead.submit(client.fetch, Request(stream.path, {**parameters, **following}))
+                page = ahead.submit(client.read, Request(stream.path, {**parameters, **following}), reader)
             if records:
                 yield Chunk(b"".join(_line(record) for record in records), len(records))
             if following is None:
