@@ -148,18 +148,19 @@ class HttpClient:
         with self._lock:
             self._requests += 1
         attempt = 0
-        renewed = False
+        is_renewed = False
         while True:
             attempt += 1
             signature = self._credentials.sign(self)
             try:
                 return reader(self._exchanges.answer(request, url, signature))
             except CredentialsRefusedError as refusal:
-                if renewed or not self._credentials.renew(signature):
+                if is_renewed or attempt >= self._policy.attempts or not self._credentials.renew(signature):
                     raise
-                renewed = True
+                is_renewed = True
                 self._check_budget(refusal)
             except (SourceUnavailableError, MalformedResponseError) as trouble:
+                is_renewed = False  # what follows a wait may have run out again
                 if attempt >= self._policy.attempts or self._exchanges.is_over:
                     raise
                 self._check_budget(trouble)

@@ -161,9 +161,9 @@ class Exchanges:
         headers = dict(response.headers.items())
         action, meaning, remedy = action_for(status)
         if action is Action.ACCEPT:
-            body = (
-                b"" if status == 204 else take_in(_blocks(response), headers, self._limits.max_body_bytes, _place(url))
-            )
+            if status == 204:
+                return Answer(b"", headers, str(url))
+            body = take_in(_blocks(response), headers, self._limits.max_body_bytes, _place(url))
             check_kind(body, headers, request.accept, _place(url))
             return Answer(body, headers, str(url))
         if action is Action.FOLLOW and request.method == "GET" and "location" in headers:

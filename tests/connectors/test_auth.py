@@ -199,6 +199,24 @@ def test_a_token_that_is_refused_is_renewed_once_and_the_request_repeated() -> N
     assert len(source.asked) == 6 + 3 + 2
 
 
+def test_a_token_that_runs_out_while_its_request_is_retried_is_renewed_again() -> None:
+    guarded = Guarded()
+    statuses = [401, 500, 401, 200]
+
+    def reply(asked: Asked, line: Line) -> None:
+        if asked.path == "/token":
+            guarded(asked, line)
+        else:
+            line.send(answer([], statuses.pop(0)))
+
+    policy = RetryPolicy(attempts=4, wait_initial=0.001)
+    with wire(reply) as source:
+        credentials = OAUTH.credentials(connections(source))
+        with HttpClient(source.url, credentials=credentials, policy=policy) as ours:
+            ours.fetch(Request("/things"))
+    assert [asked.path for asked in source.asked] == ["/token", "/things"] * 2 + ["/things", "/token", "/things"]
+
+
 def test_a_new_token_that_is_refused_too_is_no_use() -> None:
     guarded = Guarded(uses=0)
     with wire(guarded) as source, pytest.raises(ConfigurationError, match="answered 401") as caught:
