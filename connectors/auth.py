@@ -24,7 +24,7 @@ from connectors.http_message import Answer, Request, Signature
 
 _FORM = "application/x-www-form-urlencoded"
 _RENEWED_BEFORE_SECONDS = 60.0
-_TOKENS_REMEMBERED = 10
+_TOKENS_REMEMBERED = 3
 
 
 class Auth(Protocol):

@@ -174,6 +174,7 @@ class HttpClient:
         """
         with self._lock:
             if self._retries >= self._policy.retries_of(self._requests):
+                self._clear(trouble)
                 trouble.what += f" It is one of {self._retries + 1} failures in {self._requests} requests of this load."
                 raise trouble
             self._retries += 1

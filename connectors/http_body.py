@@ -48,7 +48,7 @@ def take_in(blocks: Iterable[bytes], headers: Mapping[str, str], limit: int, pla
     if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "x-gzip"):
-        raise _malformed(f"The answer of {place} is compressed as `{encoding[:40]}`, which was not asked for.")
+        raise _malformed(f"The answer of {place} is compressed as `{encoding}`, which was not asked for.")
     return _unpacked(body, limit, place)
 
 

@@ -21,7 +21,7 @@ from connectors.errors import (
 from connectors.http_body import ACCEPT_ENCODING, check_kind, take_in
 from connectors.http_limits import Limits, RetryPolicy
 from connectors.http_message import Answer, Request, Signature
-from connectors.http_pace import left_alone, pace_of
+from connectors.http_pace import PACES, Pace, Paces, left_alone
 from connectors.http_status import Action, action_for, seconds_to_wait
 from connectors.http_transport import deadline, open_transport
 from connectors.masking import Mask
@@ -52,11 +52,13 @@ class Exchanges:
     ) -> None:
         self._base = _parse_base(base_url)
         self._origin = origin_of(self._base)
-        self._allowed_origins = frozenset(parse_origin(origin) for origin in allowed_origins)
+        self._origins = {self._origin, *map(parse_origin, allowed_origins)}
         self._policy = policy
         self._limits = limits
         self._allow_private_addresses = allow_private_addresses
         self._transport = transport
+        # Behind a transport of their own hosts are not those of this name elsewhere.
+        self._paces = PACES if transport is None else Paces()
         self._opened: dict[str, httpx.BaseTransport] = {}
         self._lock = threading.Lock()
         self._is_over = threading.Event()
@@ -65,9 +67,10 @@ class Exchanges:
     def close(self) -> None:
         """Give up what waits, and what is under way."""
         self._is_over.set()
+        for origin in self._origins:
+            self._paces.of(origin).look_again()
         with self._lock:
-            for origin, transport in self._opened.items():
-                pace_of(origin).look_again()
+            for transport in self._opened.values():
                 transport.close()
 
     @property
@@ -76,7 +79,7 @@ class Exchanges:
 
     def wait(self, seconds: float, url: httpx.URL) -> None:
         """Wait so long, after the time that the address's host has asked for; or until it is over."""
-        self._is_over.wait(pace_of(origin_of(url)).seconds_held + seconds)
+        self._is_over.wait(self._pace(url).seconds_held + seconds)
 
     def address(self, request: Request) -> httpx.URL:
         """Where a request goes.
@@ -96,8 +99,8 @@ class Exchanges:
                 url = self._base
         except httpx.InvalidURL as error:
             raise MalformedResponseError(
-                f"`{request.url[:200]}` is no address ({error}).",
-                remedy="Check the stream's path, or what it links to.",
+                f"A link leads to what is no address ({error}).",
+                remedy="Check what the stream's next page is taken from.",
             ) from None
         self._check_origin(url, f"A link leads to {origin_of(url)}")
         return _with_parameters(url, request.parameters)
@@ -132,8 +135,10 @@ class Exchanges:
         call = httpx.Request(
             request.method, signed, headers=headers, content=request.body, extensions={"timeout": timeout}
         )
-        pace = pace_of(origin_of(url))
-        with pace.turn(self._limits, self._policy.wait_max, self._is_over.is_set), deadline(self._policy.total_timeout):
+        with (
+            self._pace(url).turn(self._limits, self._policy.wait_max, self._is_over.is_set),
+            deadline(self._policy.total_timeout),
+        ):
             started = time.monotonic()
             response: httpx.Response | None = None
             try:
@@ -146,6 +151,9 @@ class Exchanges:
             finally:
                 if response is not None:
                     response.close()
+
+    def _pace(self, url: httpx.URL) -> Pace:
+        return self._paces.of(origin_of(url))
 
     def _transport_to(self, url: httpx.URL) -> httpx.BaseTransport:
         origin = origin_of(url)
@@ -172,7 +180,7 @@ class Exchanges:
         if status == 403 and seconds is not None:
             action, meaning, remedy = action_for(429)
         if action is Action.RETRY and seconds is not None:
-            pace_of(origin_of(url)).hold(seconds)  # before anything else: others may be about to ask
+            self._pace(url).hold(seconds)  # before anything else: others may be about to ask
         what = f"{_place(url)} answered {status}. {meaning}{self._own_words(response, headers)}"
         if action is not Action.RETRY:
             kinds = {401: CredentialsRefusedError, 404: NotFoundError, 410: NotFoundError}
@@ -193,7 +201,7 @@ class Exchanges:
         return target
 
     def _check_origin(self, url: httpx.URL, what: str) -> None:
-        if origin_of(url) not in {self._origin, *self._allowed_origins}:
+        if origin_of(url) not in self._origins:
             raise ConfigurationError(
                 f"{what}, which is not {self._origin}: credentials are never sent on to another address.",
                 remedy="Correct base_url; or, if the data are there without credentials, name it in allowed_origins.",

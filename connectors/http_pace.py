@@ -85,11 +85,18 @@ def left_alone(who: str, seconds: float, patience: float) -> ConfigurationError:
     )
 
 
-_paces: dict[str, Pace] = {}
-_paces_lock = threading.Lock()
+class Paces:
+    """The pace of each host."""
+
+    def __init__(self) -> None:
+        self._by_origin: dict[str, Pace] = {}
+        self._lock = threading.Lock()
+
+    def of(self, origin: str) -> Pace:
+        """The one for this host, which all share that ask it."""
+        with self._lock:
+            return self._by_origin.setdefault(origin, Pace(origin))
 
 
-def pace_of(origin: str) -> Pace:
-    """The one that all clients of this process share which ask this host: it counts them all together."""
-    with _paces_lock:
-        return _paces.setdefault(origin, Pace(origin))
+PACES = Paces()
+"""Of this process: a host counts together what all streams ask it."""

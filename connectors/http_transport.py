@@ -59,13 +59,19 @@ def open_transport(url: httpx.URL, *, allow_private_addresses: bool) -> httpx.Ba
 def _proxy_for(url: httpx.URL) -> httpcore.Proxy | None:
     proxies = urllib.request.getproxies()
     address = proxies.get(url.scheme) or proxies.get("all")
-    if not address or urllib.request.proxy_bypass(f"{url.host}:{url.port}" if url.port else url.host):
+    if not address or urllib.request.proxy_bypass(url.netloc.decode()):
         return None
-    proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
-    target = httpcore.URL(
-        scheme=proxy.url.raw_scheme, host=proxy.url.raw_host, port=proxy.url.port, target=proxy.url.raw_path
-    )
-    return httpcore.Proxy(target, auth=proxy.raw_auth)
+    try:
+        proxy = httpx.URL(address if "://" in address else f"http://{address}")
+    except httpx.InvalidURL:
+        proxy = httpx.URL()
+    if proxy.scheme not in ("http", "https") or not proxy.host:
+        raise ConfigurationError(
+            f"The proxy that the environment names for {url.scheme} addresses is none that speaks HTTP.",
+            remedy="Correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, or put the host into NO_PROXY.",
+        )
+    target = httpcore.URL(scheme=proxy.raw_scheme, host=proxy.raw_host, port=proxy.port, target=b"/")
+    return httpcore.Proxy(target, auth=(proxy.username, proxy.password) if proxy.userinfo else None)
 
 
 class _Transport(httpx.HTTPTransport):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import html
 import json
-import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
 MASK = "***"
+_TELLING = 4
+"""Characters of a form from which on a part of it tells something."""
 
 
 class Mask:
@@ -17,12 +18,17 @@ class Mask:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         forms = {form for secret in secrets if secret for form in _forms(secret)}
-        by_length = sorted(forms, key=len, reverse=True)
-        # Percent-encoding may use either case; what is masked beyond need does no harm.
-        self._pattern = re.compile("|".join(map(re.escape, by_length)), re.IGNORECASE) if forms else None
+        forms |= {form.lower() for form in forms}  # as in a host's name
+        self._forms = sorted(forms, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
-        return self._pattern.sub(MASK, text) if self._pattern is not None else text
+        for form in self._forms:
+            text = text.replace(form, MASK)
+        for form in self._forms:  # a text that was cut may end inside one
+            for length in range(min(len(form), len(text)) - 1, _TELLING - 1, -1):
+                if text.endswith(form[:length]):
+                    return text[:-length] + MASK
+        return text
 
 
 def _forms(secret: str) -> Iterator[str]:
@@ -37,5 +43,5 @@ def _base64_forms(data: bytes) -> Iterator[str]:
     for before, shared in ((0, 0), (1, 2), (2, 3)):
         encoded = b64encode(bytes(before) + data).decode()
         form = encoded[shared : (before + len(data)) * 8 // 6]
-        if len(form) >= 4:
+        if len(form) >= _TELLING:
             yield form

@@ -152,7 +152,7 @@ def test_a_link_with_our_own_key_in_it_is_followed_and_not_repeated() -> None:
 
 
 def test_a_link_that_is_no_address_is_malformed() -> None:
-    with client("http://127.0.0.1:1") as ours, pytest.raises(MalformedResponseError, match="is no address"):
+    with client("http://127.0.0.1:1") as ours, pytest.raises(MalformedResponseError, match="no address"):
         ours.fetch(Request("http://x:port/canary-72"))
 
 
@@ -290,6 +290,17 @@ def test_a_proxy_of_the_environment_is_used_wherever_it_is(monkeypatch: pytest.M
     assert through.headers["proxy-authorization"].startswith("Basic ")
     assert direct.target == "/b?key=canary-72"
     assert "proxy-authorization" not in direct.headers
+
+
+@pytest.mark.parametrize("proxy", ["socks5://user:canary@127.0.0.1:1", "http://", "http://x:y"])
+def test_a_proxy_that_is_none_is_refused(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    with (
+        client("http://api.example.com") as ours,
+        pytest.raises(ConfigurationError, match="none that speaks") as caught,
+    ):
+        ours.fetch(Request("/a"))
+    assert "canary" not in str(caught.value)
 
 
 @pytest.fixture

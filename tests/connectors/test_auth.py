@@ -374,6 +374,15 @@ def test_no_form_of_a_secret_is_left_in_a_text(secret: str, other: str, before: 
         assert "***" in text
 
 
+@given(secrets, st.text(max_size=20), st.integers(1, 39))
+def test_no_beginning_of_a_secret_is_left_at_the_end_of_a_text_that_was_cut(
+    secret: str, before: str, kept: int
+) -> None:
+    assume("*" not in secret)
+    text = Mask([secret])(before + "~" + secret[:kept])
+    assert not any(text.endswith(secret[:length]) for length in range(4, len(secret) + 1))
+
+
 def test_a_text_without_secrets_stays_as_it_is() -> None:
     assert Mask([])("a") == "a"
     assert Mask(["", "b"])("a") == "a"

@@ -148,7 +148,7 @@ RULES = (
     Rule(
         "an API that asks to be left alone is",
         EXCHANGE,
-        "            pace_of(origin_of(url)).hold(seconds)  # before",
+        "            self._pace(url).hold(seconds)  # before",
         "            pass  # before",
         (f"{API}/test_api_chaos.py",),
     ),
@@ -183,7 +183,7 @@ RULES = (
     Rule(
         "another origin is not gone to",
         EXCHANGE,
-        "        if origin_of(url) not in {self._origin, *self._allowed_origins}:\n",
+        "        if origin_of(url) not in self._origins:\n",
         "        if False:\n",
         (f"{API}/test_addresses.py",),
     ),
