@@ -12,9 +12,19 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from connectors.connections import Connections, Requirement, Secret, Setting
+from connectors.addresses import parse_origin
+from connectors.auth import (
+    ApiKeyHeader,
+    ApiKeyQuery,
+    Auth,
+    BasicAuth,
+    BearerToken,
+    ClientAuthentication,
+    OAuth2ClientCredentials,
+)
+from connectors.connections import Connections, Requirement, Setting
 from connectors.errors import ConfigurationError, HeadwaterError
-from connectors.http import HttpClient, RetryPolicy
+from connectors.http import HttpClient, Limits, RetryPolicy
 from connectors.model import Chunk, Extraction, ExtractRequest, Stream, check_source, check_window
 from connectors.pages import InHeader, Keyset, LinkHeader, NextUrlInBody, Offset, PageNumber, TokenInBody, Value
 from connectors.rest_bodies import BodyFormat, Joined, only_keys
@@ -24,14 +34,20 @@ from connectors.rest_streams import GraphQl, JsonBody, Parent, RestStream
 
 __all__ = [
     "ApiKeyHeader",
+    "ApiKeyQuery",
+    "BasicAuth",
+    "BearerToken",
     "BodyFormat",
+    "ClientAuthentication",
     "GraphQl",
     "InHeader",
     "Instants",
     "JsonBody",
     "Keyset",
+    "Limits",
     "LinkHeader",
     "NextUrlInBody",
+    "OAuth2ClientCredentials",
     "Offset",
     "PageNumber",
     "Parent",
@@ -43,21 +59,6 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class ApiKeyHeader:
-    """Authenticate by a key in a header."""
-
-    header: str
-    key: Secret
-
-    @property
-    def requirements(self) -> tuple[Requirement, ...]:
-        return (self.key,)
-
-    def credentials(self, connections: Connections) -> Mapping[str, str]:
-        return {self.header: connections.secret(self.key)}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestSource:
     """An HTTP API."""
@@ -65,11 +66,20 @@ class RestSource:
     name: str
     base_url: Setting
     streams: tuple[RestStream, ...]
-    auth: ApiKeyHeader | None = None
+    auth: Auth | None = None
+    """How to be let in: one of the kinds in `connectors.auth`."""
     retries: RetryPolicy = field(default_factory=RetryPolicy)
+    limits: Limits = field(default_factory=Limits)
+    allowed_origins: tuple[str, ...] = ()
+    """Other origins (https://files.example.com) that links and redirects may lead to, without credentials."""
+    allow_private_addresses: bool = False
+    """Whether names may lead to this machine, its network, or another that is not of the open internet. An address
+    that is written as such (http://10.0.0.7, http://localhost:8000) needs no leave."""
     transport: httpx.BaseTransport | None = None
 
     def __post_init__(self) -> None:
+        for origin in self.allowed_origins:
+            parse_origin(origin)
         check_source(self.name, self.streams)
 
     @property
@@ -99,8 +109,11 @@ class RestSource:
     def _client(self, connections: Connections) -> HttpClient:
         return HttpClient(
             connections.setting(self.base_url),
-            credentials=self.auth.credentials(connections) if self.auth else {},
+            credentials=self.auth.credentials(connections) if self.auth else None,
             policy=self.retries,
+            limits=self.limits,
+            allowed_origins=self.allowed_origins,
+            allow_private_addresses=self.allow_private_addresses,
             transport=self.transport,
         )
 

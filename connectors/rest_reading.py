@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import msgspec
 
 from connectors.errors import MalformedResponseError, NotFoundError
-from connectors.http import HttpClient
+from connectors.http import Answer, HttpClient
 from connectors.json_path import Path, find, scalar, single_path
 from connectors.overlap import ReadAhead
 from connectors.pages import Ask, CountedPages, Value
@@ -68,7 +68,13 @@ class _Reading:
     def fetch(self, ask: Ask) -> Page:
         parent = self._parent
         request = self._stream.request(self._bounds, ask, parent.named if parent is not None else None)
-        return self._bodies.page(self._client.fetch(request), parent.members if parent is not None else b"")
+
+        def reader(answer: Answer) -> Page:
+            page = self._bodies.page(answer, parent.members if parent is not None else b"")
+            page.rows  # noqa: B018 - its records are taken out here: a body that has broken off is asked for again
+            return page
+
+        return self._client.read(request, reader)
 
     def first(self) -> tuple[Ask, Page]:
         """The first page, and what it was asked with."""

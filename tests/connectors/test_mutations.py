@@ -23,6 +23,8 @@ LANDING = "connectors/destinations/landing.py"
 WAREHOUSE = "connectors/destinations/warehouse"
 TABLES = "tests/connectors/test_ingest_tables.py"
 OBJECTS = "tests/connectors/destinations/test_landing.py"
+API = "tests/connectors"
+EXCHANGE = "connectors/http_exchange.py"
 SLEEPERS = "tests/connectors/test_races.py::test_a_run_that_wakes_up_after_its_successor_commits_nothing_and_says_why"
 
 
@@ -142,6 +144,69 @@ RULES = (
         "        if folder == root:\n            break\n",
         "        break\n",
         (OBJECTS,),
+    ),
+    Rule(
+        "an API that asks to be left alone is",
+        EXCHANGE,
+        "            self._pace(url).hold(seconds)  # before",
+        "            pass  # before",
+        (f"{API}/test_api_chaos.py",),
+    ),
+    Rule(
+        "a wait for bytes ends at the deadline",
+        "connectors/http_transport.py",
+        "min(timeout or math.inf, _deadline.get() - time.monotonic())",
+        "timeout or math.inf",
+        (f"{API}/test_http.py",),
+    ),
+    Rule(
+        "half a gzip stream is no body",
+        "connectors/http_body.py",
+        "        elif not member.eof and len(content) <= limit:\n",
+        "        elif False:\n",
+        (f"{API}/test_http_body.py",),
+    ),
+    Rule(
+        "a body is decompressed within bounds",
+        "connectors/http_body.py",
+        "member.decompress(body, limit + 1)",
+        "member.decompress(body)",
+        (f"{API}/test_http_body.py",),
+    ),
+    Rule(
+        "credentials go to the source's own origin alone",
+        EXCHANGE,
+        "        if origin_of(url) == self._origin:\n",
+        "        if True:\n",
+        (f"{API}/test_addresses.py",),
+    ),
+    Rule(
+        "another origin is not gone to",
+        EXCHANGE,
+        "        if origin_of(url) not in self._origins:\n",
+        "        if False:\n",
+        (f"{API}/test_addresses.py",),
+    ),
+    Rule(
+        "what is connected to is what was checked",
+        "connectors/http_transport.py",
+        "self._sockets.connect_tcp(address, port",
+        "self._sockets.connect_tcp(host, port",
+        (f"{API}/test_addresses.py",),
+    ),
+    Rule(
+        "a token that another thread has renewed stays",
+        "connectors/auth.py",
+        "            if self._token is not None and _bearer(self._token.value) == refused:\n",
+        "            if True:\n",
+        (f"{API}/test_auth.py",),
+    ),
+    Rule(
+        "errors are cleared of secrets",
+        "connectors/http.py",
+        "        error.what, error.remedy = mask(error.what), mask(error.remedy)\n",
+        "        mask(error.what)\n",
+        (f"{API}/test_auth.py", f"{API}/test_http.py"),
     ),
 )
 

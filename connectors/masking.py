@@ -1,0 +1,47 @@
+"""Secrets out of texts, in whatever form they are repeated there."""
+
+from __future__ import annotations
+
+import html
+import json
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote, quote_plus
+
+MASK = "***"
+_TELLING = 4
+"""Characters of a form from which on a part of it tells something."""
+
+
+class Mask:
+    """Replaces secrets in texts, also where they are percent-encoded, escaped, or inside something in base64."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        forms = {form for secret in secrets if secret for form in _forms(secret)}
+        forms |= {form.lower() for form in forms}  # as in a host's name
+        self._forms = sorted(forms, key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        for form in self._forms:
+            text = text.replace(form, MASK)
+        for form in self._forms:  # a text that was cut may end inside one
+            for length in range(min(len(form), len(text)) - 1, _TELLING - 1, -1):
+                if text.endswith(form[:length]):
+                    return text[:-length] + MASK
+        return text
+
+
+def _forms(secret: str) -> Iterator[str]:
+    yield from (secret, quote(secret), quote(secret, safe=""), quote_plus(secret))
+    yield from (json.dumps(secret)[1:-1], repr(secret)[1:-1], ascii(secret)[1:-1], html.escape(secret))
+    for form in _base64_forms(secret.encode()):
+        yield from (form, form.replace("+", "-").replace("/", "_"), quote(form, safe=""))
+
+
+def _base64_forms(data: bytes) -> Iterator[str]:
+    """What base64 makes of the bytes wherever they stand in a longer text: less what depends on their neighbours."""
+    for before, shared in ((0, 0), (1, 2), (2, 3)):
+        encoded = b64encode(bytes(before) + data).decode()
+        form = encoded[shared : (before + len(data)) * 8 // 6]
+        if len(form) >= _TELLING:
+            yield form
