@@ -228,6 +228,7 @@ class _Ingestion:
                 if attempt.rows or files:
                     manifest = writer.finish(
                         columns=observed(attempt),
+                        typed_fields=attempt.typed_fields,
                         window=(self.window.start, self.window.end) if self.window else None,
                         cursor_from=load.cursor_from,
                         cursor_to=extraction.position.highest if extraction.position else self._highest(attempt),
@@ -352,10 +353,9 @@ def settled(
 
 
 def observed(attempt: AttemptTable) -> list[Column]:
-    """The columns of a load, as its values say."""
-    if (types := attempt.types) is not None:
-        return [Column(name, kind) for name, kind in types.items()]
-    kinds = attempt.kinds
+    """The columns of a load, as its source or else its values say."""
+    typed, kinds = attempt.source_types, attempt.kinds
     return [
-        Column(name, (inferred_type(kinds[name]) if kinds is not None else None) or "text") for name in attempt.columns
+        Column(name, typed.get(name) or (inferred_type(kinds[name]) if kinds is not None else None) or "text")
+        for name in attempt.columns
     ]

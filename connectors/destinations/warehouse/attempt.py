@@ -54,7 +54,12 @@ class AttemptTable:
         self._typed = tuple(columns)
         self._parser: RecordParser | None = None
         if landing_format is LandingFormat.JSONL:
-            self._parser = JsonLines(_json_columns(connection, source, stream))
+            declared = {column_name(field) for field in stream.columns}
+            self._parser = JsonLines(
+                _json_columns(connection, source, stream),
+                {field.name: field.type for field in self._typed},
+                open_columns=declared,
+            )
         elif landing_format is LandingFormat.CSV:
             self._parser = CsvRecords(stream.nulls)
         # What a typed source fills first becomes the raw table itself, so it is written once, and for good.
@@ -74,12 +79,20 @@ class AttemptTable:
         return list(self._columns)
 
     @property
-    def types(self) -> dict[str, str] | None:
-        """The type of each column where the source typed them; None where the table holds text."""
-        if self._parser is not None:
-            return None
+    def source_types(self) -> dict[str, str]:
+        """The type of each column that the source typed."""
         names = column_names(column.name for column in self._typed)
         return {names[column.name]: column.type for column in self._typed}
+
+    @property
+    def types(self) -> dict[str, str] | None:
+        """The type of each column where the table has those that the source gave; None where it holds text."""
+        return self.source_types if self._parser is None else None
+
+    @property
+    def typed_fields(self) -> tuple[Column, ...]:
+        """Of documents: the fields that their source typed."""
+        return self._typed if self._parser is not None else ()
 
     @property
     def kinds(self) -> dict[str, Kind] | None:
@@ -88,7 +101,7 @@ class AttemptTable:
 
     def __enter__(self) -> Self:
         self._drop_earlier()
-        types = self.types or {}
+        types = self.types if self.types is not None else dict.fromkeys(self.source_types, "text")
         self._columns = list(types)
         definitions = [
             sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind))  # format_type's own words

@@ -78,8 +78,9 @@ def _tests(kind: str, has_texts: bool) -> Iterator[tuple[str, str]]:
             f" to_char({{v}}::{kind}::double precision, '{_FLOATS[kind]}')::numeric)"
         )
         special = f"{{v}}::{kind} in ('NaN', 'Infinity', '-Infinity')"
+        is_number = "pg_input_is_valid({v}, 'numeric')"
         yield (
-            f"not case when {special} then true when pg_input_is_valid({{v}}, 'numeric') then {exact} else false end",
+            f"not case when {{v}} is null or {special} then true when {is_number} then {exact} else false end",
             too_fine,
         )
     elif kind.startswith("character"):
