@@ -30,12 +30,12 @@ from connectors.model import (
     check_source,
 )
 from connectors.mysql_position import look_up_position
-from connectors.sql_connection import begin_snapshot, connect, end, translated_errors
+from connectors.sql_connection import connect, snapshot, translated_errors
 from connectors.sql_ranges import wanted
 from connectors.sql_types import MYSQL, SqlColumn, read_columns
 
 _CHUNK_BYTES = 1 << 20
-_FIRST_ROWS, _MOST_ROWS = 100, 5_000
+_FIRST_ROWS, _MOST_ROWS = 10, 1_000
 """Rows that are fetched at first, and at most; in between as many as make up a chunk."""
 
 
@@ -171,16 +171,10 @@ class _Reading:
         return Extraction(LandingFormat.JSONL, self._chunks(statement, columns), typed, position)
 
     def _chunks(self, statement: sa.Select[Any], columns: list[SqlColumn]) -> Iterator[Chunk]:
-        is_exhausted = False
-        try:
-            with translated_errors(self.url):
-                begin_snapshot(self.connection)
-                # A buffer of one: each fetch asks the driver for as many rows as it says.
-                result = self.connection.execution_options(stream_results=True, max_row_buffer=1).execute(statement)
-                yield from _encoded(result, columns)
-                is_exhausted = True
-        finally:
-            end(self.connection, is_exhausted=is_exhausted)
+        with translated_errors(self.url), snapshot(self.connection):
+            # A buffer of one: each fetch asks the driver for as many rows as it says.
+            result = self.connection.execution_options(stream_results=True, max_row_buffer=1).execute(statement)
+            yield from _encoded(result, columns)
 
 
 def _encoded(result: CursorResult[Any], columns: list[SqlColumn]) -> Iterator[Chunk]:

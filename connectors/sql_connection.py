@@ -98,25 +98,29 @@ def _read_only(url: URL) -> URL:
     )
 
 
-def begin_snapshot(connection: Connection) -> None:
-    """From here on all that is read is of one instant, in MySQL, SQLite and PostgreSQL; elsewhere each statement is."""
+@contextmanager
+def snapshot(connection: Connection) -> Iterator[None]:
+    """All that is read within is of one instant, in MySQL, SQLite and PostgreSQL; elsewhere each statement is.
+
+    The connection is closed after. What was not read of a result stays unread: it can be more than anyone waits for.
+    """
+    raw: Any = connection.connection.dbapi_connection
     name = connection.dialect.name
-    if name in MYSQL:
-        connection.exec_driver_sql("set session transaction isolation level repeatable read")
-        connection.exec_driver_sql("start transaction with consistent snapshot, read only")
-    elif name == "sqlite":
-        connection.exec_driver_sql("begin")
-
-
-def end(connection: Connection, *, is_exhausted: bool) -> None:
-    """Close a connection. What was not read of a result is left unread: it can be more than anyone would wait for."""
-    if not is_exhausted and not connection.invalidated:
-        raw: Any = connection.connection.dbapi_connection
+    try:
+        if name in MYSQL:
+            connection.exec_driver_sql("set session transaction isolation level repeatable read")
+            connection.exec_driver_sql("start transaction with consistent snapshot, read only")
+        elif name == "sqlite":
+            connection.exec_driver_sql("begin")
+        yield
+    except BaseException:
         connection.invalidate()
         # pymysql's results read on to their end when they are collected, and fail without a connection.
         if (unread := getattr(raw, "_result", None)) is not None:
             unread.unbuffered_active = False
-    connection.close()
+        raise
+    finally:
+        connection.close()
 
 
 # https://dev.mysql.com/doc/mysql-errors/8.0/en/server-error-reference.html
@@ -153,10 +157,14 @@ def translated_errors(url: URL) -> Iterator[None]:
             f"{address(url)} has no table {error} that this user may see.",
             remedy="Correct the stream's table or schema, or grant SELECT.",
         ) from None
-    except (exc.NoSuchModuleError, exc.ArgumentError) as error:
+    except exc.NoSuchModuleError as error:
         raise ConfigurationError(
             f"SQLAlchemy has no dialect for {url.drivername}.",
             remedy="Correct the URL's beginning, or install the package that brings the dialect.",
+        ) from error
+    except exc.ArgumentError as error:
+        raise ConfigurationError(
+            f"The database's URL is none of {url.drivername}.", remedy="Correct it in the database's block."
         ) from error
     except ImportError as error:
         package = _PACKAGES.get(error.name or "", error.name)

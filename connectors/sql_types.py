@@ -193,9 +193,9 @@ def _numeric(reflected: Any) -> str:
 
 def _postgresql(name: str, reflected: Any, declared: str | None) -> SqlColumn:
     """All but texts, integers and booleans comes as PostgreSQL prints it: Python has no infinite date, no NaN of
-    numeric, and no interval of months."""
+    numeric, and no interval of months; and the padding of `character` is no part of the value."""
     kind = _generic(reflected)
-    if isinstance(reflected, sa.String | sa.Integer | sa.Boolean):
+    if isinstance(reflected, sa.String | sa.Integer | sa.Boolean) and not isinstance(reflected, sa.CHAR):
         return _by_value(name, kind, declared)
     is_single = isinstance(reflected, sa.REAL)
     if is_single:
@@ -270,7 +270,7 @@ def _mysql(name: str, reflected: Any, native: str, declared: str | None) -> SqlC
         case "decimal":
             return _column(name, _numeric(reflected), declared)
         case "float" | "double":
-            # Multiplied, a value shows all its digits; added to nothing, a negative zero would lose its sign.
+            # As a column, a float has six digits, whatever it holds; as the result of a calculation, all that it has.
             exact = column * sa.literal_column("1e0")
             if native == "double":
                 return _column(name, "double precision", declared, selected=exact)
