@@ -234,6 +234,13 @@ _SQLITE_AFFINITIES = {
     **dict.fromkeys(("real", "floa", "doub"), "double precision"),
 }
 """By a part of the declared type, in the order in which SQLite looks for them."""
+_DAY, _CLOCK = r"\d{4}-\d\d-\d\d", r"\d\d:\d\d(:\d\d(\.\d+)?)?"
+_SQLITE_TIMES = {
+    "date": re.compile(_DAY),
+    TIMESTAMP: re.compile(f"{_DAY}([ T]{_CLOCK}Z?)?"),
+    "time without time zone": re.compile(_CLOCK),
+}
+"""How SQLite's own functions write times. PostgreSQL would make a time of much else, such as 01/02/2024 or `epoch`."""
 
 
 def _sqlite(name: str, native: str, declared: str | None) -> SqlColumn:
@@ -241,7 +248,10 @@ def _sqlite(name: str, native: str, declared: str | None) -> SqlColumn:
     kind = _SQLITE_TYPES.get(base_type(native)) or _SQLITE_TYPES.get(_SIZE.sub("", native).strip())
     if kind is None:
         kind = next((kind for part, kind in _SQLITE_AFFINITIES.items() if part in native), "text")
-    return replace(_by_value(name, kind, declared), times_are_texts=True)
+    column = replace(_by_value(name, kind, declared), times_are_texts=True)
+    if declared is None and (pattern := _SQLITE_TIMES.get(kind)) is not None:
+        return replace(column, convert=partial(_time_as_written, pattern=pattern))
+    return column
 
 
 # MySQL and MariaDB
@@ -335,6 +345,10 @@ def travelling(value: Any, *, is_bytes: bool = False, is_boolean: bool = False) 
         case dict() | list():
             return msgspec.json.encode(value).decode()
     return str(value)
+
+
+def _time_as_written(value: Any, *, pattern: re.Pattern[str]) -> Any:
+    return {"text": value} if isinstance(value, str) and not pattern.fullmatch(value) else travelling(value)
 
 
 def _in_utc(value: str | None) -> str | None:
