@@ -1,8 +1,10 @@
-"""Which values of a cursor may become a watermark."""
+"""Which values of a cursor may become a watermark, and which transactions keep it back."""
 
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from datetime import timedelta
 
 from psycopg import sql
@@ -34,3 +36,17 @@ def may_be_watermark(column: sql.Composable, kind: str, slack: timedelta = timed
     """
     condition = _CONDITIONS.get(_UNSIZED.sub("", kind), "{0} is not null")
     return sql.SQL(condition).format(column, sql.Literal(slack))
+
+
+def outlasting(open_now: Callable[[], set[str]], settle_seconds: float, poll_seconds: float) -> tuple[str, ...]:
+    """Wait a little for the transactions that are open now to end; those that do not, sorted.
+
+    Args:
+        open_now: names all that are open, each time it is called.
+    """
+    waiting = open_now()
+    deadline = time.monotonic() + settle_seconds
+    while waiting and time.monotonic() < deadline:
+        time.sleep(poll_seconds)
+        waiting &= open_now()
+    return tuple(sorted(waiting))

@@ -156,7 +156,12 @@ class _Comparing:
                 take_in(extraction, attempt, writer, self.log)
                 # Also when there is no key at all: that says something, and a rebuild repeats it.
                 manifest = writer.finish(
-                    columns=observed(attempt), window=None, cursor_from=None, cursor_to=None, kind=LoadKind.KEYS.value
+                    columns=observed(attempt),
+                    typed_fields=attempt.typed_fields,
+                    window=None,
+                    cursor_from=None,
+                    cursor_to=None,
+                    kind=LoadKind.KEYS.value,
                 )
                 reach("manifest-written")
                 size = sum(landed.bytes for landed in manifest.objects)

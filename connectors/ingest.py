@@ -230,6 +230,7 @@ class _Ingestion:
                 if attempt.rows or files:
                     manifest = writer.finish(
                         columns=observed(attempt),
+                        typed_fields=attempt.typed_fields,
                         window=(self.window.start, self.window.end) if self.window else None,
                         cursor_from=load.cursor_from,
                         cursor_to=extraction.position.highest if extraction.position else self._highest(attempt),
@@ -373,9 +374,9 @@ def settled(
 
 
 def observed(attempt: AttemptTable) -> list[Column]:
-    """The columns of a load, as its values say."""
-    if (kinds := attempt.kinds) is not None:
-        return [Column(name, inferred_type(kind) or "text") for name, kind in kinds.items()]
-    if (types := attempt.types) is not None:
-        return [Column(name, kind) for name, kind in types.items()]
-    return [Column(name, "text") for name in attempt.columns]
+    """The columns of a load, as its source or else its values say."""
+    typed, kinds = attempt.source_types, attempt.kinds
+    return [
+        Column(name, typed.get(name) or (inferred_type(kinds[name]) if kinds is not None else None) or "text")
+        for name in (kinds if kinds is not None else attempt.columns)
+    ]

@@ -325,7 +325,9 @@ class Extraction:
     format: LandingFormat
     chunks: Iterator[Chunk]
     columns: tuple[Column, ...] = ()
-    """Known before the first row for typed sources (databases); empty for documents and files."""
+    """Known before the first row for typed sources (databases), by the names that their rows have in the landing; empty
+    for documents and files. In JSON lines of a typed source a string is a value's text, also of a JSON value, and an
+    object stands for a value that is not of its column's type."""
     position: SourcePosition | None = None
     """None where the source cannot tell: the rows then say how far it got."""
 

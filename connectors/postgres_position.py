@@ -14,13 +14,13 @@ list have ended (`connectors.destinations.warehouse.watermark`).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
+from functools import partial
 
 import psycopg
 from psycopg import sql
 
-from connectors.cursors import may_be_watermark
+from connectors.cursors import may_be_watermark, outlasting
 from connectors.errors import ConfigurationError
 from connectors.model import SourcePosition
 
@@ -82,12 +82,8 @@ def look_up_position(
         )
     state = _state(connection, table)
     highest, is_behind = _highest(connection, table, sql.Identifier(cursor), cursor_type, watermark)
-    waiting = set() if is_standby else _open_transactions(connection)
-    deadline = time.monotonic() + settle_seconds
-    while waiting and time.monotonic() < deadline:
-        time.sleep(_POLL_SECONDS)
-        waiting &= _open_transactions(connection)
-    return SourcePosition(highest, tuple(sorted(waiting)), state, is_behind)
+    waiting = () if is_standby else outlasting(partial(_open_transactions, connection), settle_seconds, _POLL_SECONDS)
+    return SourcePosition(highest, waiting, state, is_behind)
 
 
 def _state(connection: psycopg.Connection, table: sql.Identifier) -> Mapping[str, str]:

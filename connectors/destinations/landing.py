@@ -89,6 +89,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The highest cursor value in it."""
     rows: int
     columns: list[LandedColumn]
+    typed_fields: list[LandedColumn] = []
+    """Of documents: the fields that their source typed, by their names in the documents."""
     objects: list[LandedObject]
     landed_at: datetime
     position: SourcePosition | None = None
@@ -96,8 +98,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def source_columns(self) -> tuple[Column, ...]:
-        """The load's columns as the source typed them."""
-        return tuple(Column(column.name, column.type) for column in self.columns)
+        """The load's columns as the source typed them; empty where it did not."""
+        typed = self.columns if self.landing_format is LandingFormat.PGCOPY else self.typed_fields
+        return tuple(Column(column.name, column.type) for column in typed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +312,7 @@ class LandingWriter:
         self,
         *,
         columns: Sequence[Column],
+        typed_fields: Sequence[Column] = (),
         window: tuple[datetime, datetime] | None,
         cursor_from: str | None,
         cursor_to: str | None,
@@ -342,6 +346,7 @@ class LandingWriter:
                 cursor_to=cursor_to,
                 rows=sum(landed.rows for landed in self._objects),
                 columns=[LandedColumn(column.name, column.type) for column in columns],
+                typed_fields=[LandedColumn(field.name, field.type) for field in typed_fields],
                 objects=self._objects,
                 landed_at=datetime.now(UTC),
                 position=position,

@@ -1,15 +1,21 @@
-"""A scene for each test, by write disposition."""
+"""A scene for each test, by write disposition; a MySQL server and databases of it."""
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import URL, make_url
 
 from connectors.ingest import Destination
 from tests.conftest import Warehouse
 from tests.connectors.examples import Prepare
 from tests.connectors.scene import Scene
+from tests.connectors.sql_databases import MySql
+from tests.mariadb import MariaDb, found
 
 
 @pytest.fixture
@@ -21,3 +27,35 @@ def scene(
     landing_folder: Path,
 ) -> Scene:
     return Scene(source_database("select"), warehouse, destination, landing_folder, request.param)
+
+
+@pytest.fixture(scope="session")
+def mysql_server() -> Iterator[URL]:
+    """A MariaDB server for the whole run. HEADWATER_TEST_MYSQL points the suite at another one, to throw away, as
+    mysql+pymysql://root:password@host:port."""
+    if configured := os.environ.get("HEADWATER_TEST_MYSQL"):
+        yield make_url(configured)
+        return
+    programs = found()
+    if programs is None:
+        no_server = "there is no MariaDB server; `make test` gets one where apt-get does, or set HEADWATER_TEST_MYSQL"
+        if os.environ.get("CI"):
+            pytest.fail(no_server)
+        pytest.skip(no_server)
+    server = MariaDb(programs)
+    try:
+        server.start()
+        yield server.url
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def mysql(mysql_server: URL) -> Iterator[MySql]:
+    """An empty database of its own for each test."""
+    database = MySql(mysql_server.set(database=f"source_{time.monotonic_ns()}"))
+    database.create()
+    try:
+        yield database
+    finally:
+        database.drop()

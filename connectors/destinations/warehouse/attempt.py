@@ -58,12 +58,16 @@ class AttemptTable:
         self._typed = tuple(columns)
         self._parser: RecordParser | None = None
         if landing_format is LandingFormat.JSONL:
-            self._parser = JsonLines(_json_columns(connection, source, stream))
+            self._parser = JsonLines(
+                _json_columns(connection, source, stream),
+                {field.name: field.type for field in self._typed},
+                open_columns={column_name(field) for field in stream.columns},
+            )
         elif landing_format is LandingFormat.CSV:
             self._parser = CsvRecords(stream.nulls)
         is_first = not raw_columns(connection, source, stream.name)
         self._fitting: TypedDocuments | None = None
-        if may_assume_fit and is_first and landing_format is LandingFormat.JSONL:
+        if may_assume_fit and is_first and landing_format is LandingFormat.JSONL and not self._typed:
             with suppress(ContractViolationError):  # by the commit, which says more of it
                 declared = RawTable(connection, LoadContext(source, stream, load_id, None)).declared_types()
                 self._fitting = TypedDocuments(declared) if TypedDocuments.knows(declared) else None
@@ -86,14 +90,22 @@ class AttemptTable:
         return list(self._columns)
 
     @property
-    def types(self) -> dict[str, str] | None:
-        """The type of each column where the source typed them; None where the table holds text."""
-        if self._fitting is not None:
-            return dict(self._fitting.types)
-        if self._parser is not None:
-            return None
+    def source_types(self) -> dict[str, str]:
+        """The type of each column that the source typed."""
         names = column_names(column.name for column in self._typed)
         return {names[column.name]: column.type for column in self._typed}
+
+    @property
+    def types(self) -> dict[str, str] | None:
+        """The type of each column where the table has those that the source gave; None where it holds text."""
+        if self._fitting is not None:
+            return dict(self._fitting.types)
+        return self.source_types if self._parser is None else None
+
+    @property
+    def typed_fields(self) -> tuple[Column, ...]:
+        """Of documents: the fields that their source typed."""
+        return self._typed if self._parser is not None else ()
 
     @property
     def kinds(self) -> dict[str, Kind] | None:
@@ -102,7 +114,7 @@ class AttemptTable:
 
     def __enter__(self) -> Self:
         self._drop_earlier()
-        types = self.types or {}
+        types = self.types if self.types is not None else dict.fromkeys(self.source_types, "text")
         self._columns = list(types)
         definitions = [
             sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind))  # format_type's own words

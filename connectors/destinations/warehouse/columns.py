@@ -59,6 +59,21 @@ def inferred_type(kind: Kind) -> str | None:
     return "text"
 
 
+def document_kinds(source_type: str) -> Kind:
+    """What a source that types its fields may send for a type, in documents.
+
+    What else comes (a text where numbers are, in a database that allows it) is no value of the type, whatever
+    PostgreSQL would make of it.
+    """
+    if source_type == "boolean":
+        return Kind.BOOLEAN
+    if source_type.startswith(("smallint", "integer", "bigint", "numeric", "real", "double precision")):
+        return _NUMBERS
+    if source_type.startswith(("date", "time", "interval", "bytea")):
+        return Kind.TEXT
+    return Kind.TEXT | _NUMBERS
+
+
 def needs_check(kind: Kind | None, target: str) -> bool:
     """Whether values of such a kind (None: unknown, as in CSV) may be no valid value of the target type."""
     if target == "text":

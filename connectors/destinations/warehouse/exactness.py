@@ -78,8 +78,9 @@ def _tests(kind: str, has_texts: bool) -> Iterator[tuple[str, str]]:
             f" to_char({{v}}::{kind}::double precision, '{_FLOATS[kind]}')::numeric)"
         )
         special = f"{{v}}::{kind} in ('NaN', 'Infinity', '-Infinity')"
+        is_number = "pg_input_is_valid({v}, 'numeric')"
         yield (
-            f"not case when {special} then true when pg_input_is_valid({{v}}, 'numeric') then {exact} else false end",
+            f"{{v}} is not null and not case when {special} then true when {is_number} then {exact} else false end",
             too_fine,
         )
     elif kind.startswith("character"):
@@ -103,8 +104,8 @@ def _tests_of_time(kind: str, too_fine: str) -> Iterator[tuple[str, str]]:
         )
     elif kind.startswith("timestamp") and "without" in kind:
         moves = "{v}::timestamptz at time zone 'UTC' <> {v}::timestamp"
-        test = f"case when pg_input_is_valid({{v}}, 'timestamptz') then {moves} else true end"
-        yield test, f"an offset, which {kind} does not hold"
+        offset = f"case when pg_input_is_valid({{v}}, 'timestamptz') then {moves} else true end"
+        yield f"{{v}} is not null and {offset}", f"an offset, which {kind} does not hold"
     elif kind.startswith("time") and not kind.startswith("timestamp"):
         yield "pg_input_is_valid({v}, 'timestamp')", f"a day, which {kind} does not hold"
         if "without" in kind:

@@ -96,7 +96,7 @@ class Merge:
         incoming = {name: kind for name, kind in self._incoming_types().items() if name not in left_out}
         if not self._has_columns_it_relies_on(incoming):
             return
-        self.types = self._table.follow(incoming, is_typed=self._attempt.types is not None)
+        self.types = self._table.follow(incoming, typed=self._typed_by_source(incoming))
         self.is_raw = self._becomes_raw()
         if self.is_raw:
             return
@@ -158,7 +158,7 @@ class Merge:
         kinds = self._attempt.kinds
         types: dict[str, str] = {}
         for name in self._attempt.columns:
-            kind = declared.get(name)
+            kind = declared.get(name) or self._attempt.source_types.get(name)
             if kind is None:
                 kind = inferred_type(kinds[name]) if kinds is not None else "text"
             if kind is None:
@@ -166,6 +166,12 @@ class Merge:
             if kind is not None:
                 types[name] = kind
         return {**types, **{name: kind for name, kind in declared.items() if name not in types}}
+
+    def _typed_by_source(self, incoming: Mapping[str, str]) -> set[str]:
+        """The columns whose type is the source's word: if it changes to another kind of type, raw cannot follow."""
+        if self._attempt.types is not None:
+            return set(incoming)
+        return self._attempt.source_types.keys() - self._table.declared_types().keys()
 
     def _declared_for(self, name: str, source: str, declared: str | None) -> str:
         """The type of a column that the source has typed: the declared one, if it holds all that the source's does."""

@@ -5,7 +5,7 @@ Called inside the transaction of a commit: a change of shape is visible together
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -98,12 +98,12 @@ class RawTable:
         """
         return {column_name(field): self._canonical(kind) for field, kind in self._stream.columns.items()}
 
-    def follow(self, incoming: Mapping[str, str], *, is_typed: bool) -> dict[str, str]:
+    def follow(self, incoming: Mapping[str, str], *, typed: Collection[str]) -> dict[str, str]:
         """Create or alter the table so that it can take a load with these columns.
 
         Args:
             incoming: type by column, as the load asks for them.
-            is_typed: whether the source typed them; if not, a value that does not fit is judged by itself, later.
+            typed: those that the source typed; in others a value that does not fit is judged by itself, later.
 
         Returns:
             The types that the table has then.
@@ -124,8 +124,8 @@ class RawTable:
                 self._note(name, "added", None, kind)
                 types[name] = kind
             elif types[name] != kind:
-                types[name] = self._reconcile(name, types[name], kind, is_typed=is_typed)
-        if is_typed:
+                types[name] = self._reconcile(name, types[name], kind, is_typed=name in typed)
+        if typed:
             self._note_removed(incoming)
         return types
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import msgspec
 
-from connectors.destinations.warehouse.columns import Kind, column_names
+from connectors.destinations.warehouse.columns import Kind, column_names, document_kinds
 from connectors.destinations.warehouse.document_columns import LONGEST_BIGINT, NULL, DocumentColumns, UnusualError
 from connectors.errors import MalformedResponseError
 from connectors.model import Chunk, FileVersion
@@ -67,12 +67,19 @@ _TOO_DEEP = "objects and lists within each other, too deep to be read"
 class JsonLines:
     """Documents, one a line. Top-level fields become columns; objects and lists stay JSON.
 
-    A document that has a field twice is rejected: which of the two counts, JSON does not say.
+    A document that has a field twice is rejected: which of the two counts, JSON does not say. So is one with a value
+    that its source cannot mean by the type that it gave the field (see `Extraction.columns`).
+
+    Args:
+        json_columns: those whose values stay JSON, also single strings or numbers.
+        typed: PostgreSQL's type of the fields that the source typed.
+        open_columns: those of them whose type is the definition's to say: what it takes is judged value by value.
     """
 
-    def __init__(self, json_columns: Collection[str]) -> None:
+    def __init__(
+        self, json_columns: Collection[str], typed: Mapping[str, str] = {}, *, open_columns: Collection[str] = ()
+    ) -> None:
         self.columns: list[str] = []
-        self._json_columns = frozenset(json_columns)
         self._fields: dict[str, str] = {}
         self._kinds: list[int] = []
         self._beside_values = 0
@@ -82,6 +89,11 @@ class JsonLines:
         self._decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
         self._text = msgspec.json.Decoder(str)
         self._by_column: DocumentColumns | None = None
+        self._refused: list[int] = []
+        self._add_fields(typed)
+        self._json_columns = frozenset(json_columns) - frozenset(self.columns)
+        for index, (column, kind) in enumerate(zip(self.columns, typed.values(), strict=True)):
+            self._refused[index] = _JSON if column in open_columns else ~int(document_kinds(kind))
 
     @property
     def kinds(self) -> dict[str, Kind]:
@@ -123,6 +135,8 @@ class JsonLines:
             values, kinds = self._by_column.read(chunk.data, partial(self._unescaped, column=""))
         except UnusualError:
             return None
+        if any(kind & refused for kind, refused in zip(kinds, self._refused, strict=True)):
+            return None
         self._kinds = [known | kind for known, kind in zip(self._kinds, kinds, strict=True)]
         return values
 
@@ -155,14 +169,17 @@ class JsonLines:
             else:
                 kind = _INTEGER if len(value) <= LONGEST_BIGINT else _BIG_INTEGER
             if not kinds[index] & kind:
+                if kind & self._refused[index]:
+                    raise ValueError(f"column {self.columns[index]}: a value that is not of its type at the source")
                 kinds[index] |= kind
             row.append(value)
         return row
 
-    def _add_fields(self, document: dict[str, msgspec.Raw]) -> None:
+    def _add_fields(self, document: Iterable[str]) -> None:
         self._fields = column_names([*self._fields, *(field for field in document if field not in self._fields)])
         self.columns = list(self._fields.values())
         self._kinds += [0] * (len(self.columns) - len(self._kinds))
+        self._refused += [0] * (len(self.columns) - len(self._refused))
         self._lengths = {field: len(field.encode()) for field in self._fields}
         self._spaces = {field: field.count(" ") for field in self._fields if " " in field}
         self._beside_values = _beside_values(self._lengths.values())
