@@ -7,7 +7,7 @@ own goes in double quotes, as in `"@odata.nextLink"`; inside them a quote or bac
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -72,7 +72,7 @@ def _no_path(text: str) -> ConfigurationError:
     )
 
 
-def select(body: Json, path: Path) -> Iterator[msgspec.Raw]:
+def select(body: Json, path: Path) -> list[msgspec.Raw]:
     """The values at a path, each undecoded.
 
     Raises:
@@ -81,11 +81,11 @@ def select(body: Json, path: Path) -> Iterator[msgspec.Raw]:
     """
     for depth, name in enumerate(path):
         if name is None:
-            for element in LIST.decode(_text(body)):
-                yield from select(element, path[depth + 1 :])
-            return
+            elements = LIST.decode(_text(body))
+            rest = path[depth + 1 :]
+            return [found for element in elements for found in select(element, rest)] if rest else elements
         body = (body if isinstance(body, dict) else OBJECT.decode(body))[name]
-    yield msgspec.Raw(_text(body))
+    return [msgspec.Raw(_text(body))]
 
 
 def find(body: Json, path: Path) -> msgspec.Raw | None:

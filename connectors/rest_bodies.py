@@ -206,7 +206,7 @@ class Page:
                 body.decode()  # the decoder does not look inside records
             if not path:
                 return [_LINES.decode(body)]
-            return list(select(self._body(path), path))
+            return select(self._body(path), path)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return select_leniently(body.decode(), path)
 

@@ -100,7 +100,10 @@ def _is_exact_json(values: list[bytes]) -> bool:
     if b" :" in text or b"\t" in text or _NO_CHARACTER.search(text):
         return False
     try:
-        return _fields(msgspec.json.decode(b"[" + text + b"]")) == text.count(b'":')
+        found = msgspec.json.decode(b"[" + text + b"]")
+        # As many braces as there are values: if they are objects, there are none within them.
+        is_flat = text.count(b"{") == len(found) and set(map(type, found)) == {dict}
+        return (sum(map(len, found)) if is_flat else _fields(found)) == text.count(b'":')
     except (msgspec.DecodeError, RecursionError):
         return False
 
