@@ -228,10 +228,10 @@ def as_lines(records: Sequence[bytes | msgspec.Raw]) -> bytes:
     """Records one a line. JSON strings cannot hold a bare line break, so those found are only layout."""
     if not records:
         return b""
-    data = b"\n".join([*records, b""])
-    if b"\r" in data or data.count(b"\n") != len(records):
+    together = b"".join(records)
+    if b"\n" in together or b"\r" in together:
         return b"".join(bytes(record).replace(b"\n", b" ").replace(b"\r", b" ") + b"\n" for record in records)
-    return data
+    return b"\n".join([*records, b""])
 
 
 def _with_members(record: bytes, members: bytes) -> bytes:

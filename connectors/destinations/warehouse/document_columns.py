@@ -54,7 +54,7 @@ class DocumentColumns:
         self._decoder: msgspec.json.Decoder[Any] | None = None
         with suppress(ValueError):  # a name with a quote or a backslash cannot be a member's
             record = msgspec.defstruct("Record", members, rename=attributes, gc=False)
-            self._decoder = msgspec.json.Decoder(record)
+            self._decoder = msgspec.json.Decoder(list[record])  # type: ignore[valid-type]  # it is made here
 
     def read(self, data: bytes, unescape: Unescape) -> tuple[list[list[bytes]], list[int]]:
         """The COPY text values of each column, and the kinds of values that were in it.
@@ -64,14 +64,14 @@ class DocumentColumns:
         """
         if self._decoder is None:
             raise UnusualError
+        # As a list, a line break where none may be is a comma where none may be.
+        rows = _count(data, b"\n")
         try:
             data.decode()  # the decoder does not look inside values
-            records = self._decoder.decode_lines(data)
+            records = self._decoder.decode(b"[" + data[:-1].replace(b"\n", b",") + b"]")
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise UnusualError from None
-        # The decoder takes documents however they are laid out: here it is one a line.
-        rows = len(records)
-        if not rows or data.count(b"}\n{") != rows - 1 or data.count(b"\n") != rows or b"\r" in data:
+        if not records or len(records) != rows or data[-1:] != b"\n" or b"\r" in data:
             raise UnusualError
         joined = [b"\n".join(values) for values in zip(*map(msgspec.structs.astuple, records), strict=True)]
         try:
@@ -92,15 +92,20 @@ class DocumentColumns:
         Raises:
             UnusualError: there is more than that.
         """
-        rows = data.count(b"\n")
+        rows = _count(data, b"\n")
         # Braces and line break, less the comma that the last field has not. A record without fields has two bytes.
         beside = len(data) - 2 * rows - sum(map(len, joined)) + len(joined) * (rows - 1)
         beside -= sum(map(mul, self._beside, present))
         if beside == 0:
             return
-        spaces = data.count(b" ") - sum(values.count(b" ") for values in joined)
+        spaces = _count(data, b" ") - sum(_count(values, b" ") for values in joined)
         if beside != spaces - sum(map(mul, self._spaces, present)):
             raise UnusualError
+
+
+def _count(data: bytes, byte: bytes) -> int:
+    """How often a byte occurs; several times as fast as `count` where that is often."""
+    return len(data) - len(data.replace(byte, b""))
 
 
 class _Column(NamedTuple):
@@ -113,8 +118,6 @@ class _Column(NamedTuple):
 
 def _column(joined: bytes, rows: int, unescape: Unescape, *, stays_json: bool) -> _Column:
     """A column's values, which come with line breaks between them."""
-    if joined.count(b"\n") != rows - 1:
-        raise UnusualError
     if joined[:1] == b'"' and joined[-1:] == b'"' and joined.count(b'"\n"') == rows - 1:
         return _Column(_strings(joined, unescape, stays_json=stays_json), _TEXT)
     values = joined.split(b"\n")

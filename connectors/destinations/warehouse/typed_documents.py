@@ -96,7 +96,8 @@ def _is_exact_json(values: list[bytes]) -> bool:
     A name is followed by a quote and a colon. There are as many of these as the objects have fields, then: more, if a
     field comes twice, or a string begins with a colon.
     """
-    text = b",".join(value for value in values if value != NULL).replace(b"\\\\", b"\\")
+    text = b",".join([value for value in values if value != NULL] if NULL in values else values)
+    text = text.replace(b"\\\\", b"\\")
     if b" :" in text or b"\t" in text or _NO_CHARACTER.search(text):
         return False
     try:
