@@ -20,6 +20,8 @@ Path = tuple[str | None, ...]
 Json = bytes | msgspec.Raw | dict[str, msgspec.Raw]
 """A value as it was received, or the members of an object."""
 
+_LONGEST_INTEGER = 18
+"""Digits; longer ones stay text, as who reads them may not take them for numbers."""
 _NULL = msgspec.Raw(b"null")
 OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 LIST = msgspec.json.Decoder(list[msgspec.Raw])
@@ -128,9 +130,9 @@ def scalar(raw: msgspec.Raw) -> str | int | bool | None:
     Raises:
         ValueError: it is an object or a list.
     """
-    if raw and bytes(raw)[:1] in b"-0123456789":
-        text = bytes(raw).decode()
-        return int(text) if text.lstrip("-").isdigit() and len(text) <= 18 else text
+    text = bytes(raw).decode()
+    if text[:1] in "-0123456789":
+        return int(text) if text.lstrip("-").isdigit() and len(text) <= _LONGEST_INTEGER else text
     return _SCALAR.decode(raw)
 
 

@@ -20,7 +20,7 @@ from connectors.json_path import OBJECT, Json, Path, find, scalar, select
 from connectors.lenient_json import select_leniently
 from connectors.model import Chunk, LandingFormat
 
-_LINES = msgspec.json.Decoder(msgspec.Raw)
+_RAW = msgspec.json.Decoder(msgspec.Raw)
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -205,20 +205,18 @@ class Page:
             if not body.isascii():
                 body.decode()  # the decoder does not look inside records
             if not path:
-                return [_LINES.decode(body)]
+                return [_RAW.decode(body)]
             return select(self._body(path), path)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return select_leniently(body.decode(), path)
 
     def _json_lines(self) -> list[msgspec.Raw]:
         """A last line without its line break counts if it is whole."""
-        body = self.answer.body
-        text = body if body.isascii() else body.decode()
+        text = self.answer.body.decode()  # the decoder does not look inside records
         try:
-            return _LINES.decode_lines(body)
+            return _RAW.decode_lines(self.answer.body)
         except msgspec.DecodeError:
-            lines = (text.decode() if isinstance(text, bytes) else text).split("\n")
-            return [raw for line in lines if line.strip() for raw in select_leniently(line, ())]
+            return [raw for line in text.split("\n") if line.strip() for raw in select_leniently(line, ())]
 
     def _unreadable(self, error: Exception) -> HeadwaterError:
         return self._bodies.refusal(f"cannot be read ({error})", self.answer.body)
