@@ -30,6 +30,7 @@ from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.columns import column_name, inferred_type
 from connectors.destinations.warehouse.commit import CommitRequest, commit, settle
 from connectors.destinations.warehouse.connection import connect, translated_errors
+from connectors.destinations.warehouse.first_load import table_for_extraction
 from connectors.destinations.warehouse.ledger import LEASE_SECONDS, Lease, Load, LoadReport, Purpose
 from connectors.destinations.warehouse.raw_table import LoadContext
 from connectors.destinations.warehouse.typed_documents import UnfitError
@@ -224,7 +225,15 @@ class _Ingestion:
         if extraction.position is not None and extraction.position.is_behind:
             self._check_rewound(extraction.position)
         manifest: Manifest | None = None
-        with self._attempt(load, extraction.format, extraction.columns, may_assume_fit=True) as attempt:
+        with table_for_extraction(
+            self.connection,
+            self.source.name,
+            self.stream,
+            load.load_id,
+            load.attempt,
+            extraction.format,
+            extraction.columns,
+        ) as attempt:
             with self.destination.landing.writer(self._place(load), load.attempt, extraction.format) as writer:
                 files = take_in(extraction, attempt, writer, self.log)
                 if attempt.rows or files:
@@ -283,23 +292,9 @@ class _Ingestion:
             self._note_landed(load, manifest)
             return self._commit(load, attempt, manifest.position, files)
 
-    def _attempt(
-        self,
-        load: Load,
-        landing_format: LandingFormat,
-        columns: tuple[Column, ...],
-        *,
-        may_assume_fit: bool = False,
-    ) -> AttemptTable:
+    def _attempt(self, load: Load, landing_format: LandingFormat, columns: tuple[Column, ...]) -> AttemptTable:
         return AttemptTable(
-            self.connection,
-            self.source.name,
-            self.stream,
-            load.load_id,
-            load.attempt,
-            landing_format,
-            columns,
-            may_assume_fit=may_assume_fit,
+            self.connection, self.source.name, self.stream, load.load_id, load.attempt, landing_format, columns
         )
 
     def _highest(self, attempt: AttemptTable) -> str | None:

@@ -7,7 +7,7 @@ own goes in double quotes, as in `"@odata.nextLink"`; inside them a quote or bac
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -20,6 +20,8 @@ Path = tuple[str | None, ...]
 Json = bytes | msgspec.Raw | dict[str, msgspec.Raw]
 """A value as it was received, or the members of an object."""
 
+_LONGEST_INTEGER = 18
+"""Digits; longer ones stay text, as who reads them may not take them for numbers."""
 _NULL = msgspec.Raw(b"null")
 OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 LIST = msgspec.json.Decoder(list[msgspec.Raw])
@@ -72,7 +74,7 @@ def _no_path(text: str) -> ConfigurationError:
     )
 
 
-def select(body: Json, path: Path) -> Iterator[msgspec.Raw]:
+def select(body: Json, path: Path) -> list[msgspec.Raw]:
     """The values at a path, each undecoded.
 
     Raises:
@@ -81,11 +83,11 @@ def select(body: Json, path: Path) -> Iterator[msgspec.Raw]:
     """
     for depth, name in enumerate(path):
         if name is None:
-            for element in LIST.decode(_text(body)):
-                yield from select(element, path[depth + 1 :])
-            return
+            elements = LIST.decode(_text(body))
+            rest = path[depth + 1 :]
+            return [found for element in elements for found in select(element, rest)] if rest else elements
         body = (body if isinstance(body, dict) else OBJECT.decode(body))[name]
-    yield msgspec.Raw(_text(body))
+    return [msgspec.Raw(_text(body))]
 
 
 def find(body: Json, path: Path) -> msgspec.Raw | None:
@@ -128,9 +130,9 @@ def scalar(raw: msgspec.Raw) -> str | int | bool | None:
     Raises:
         ValueError: it is an object or a list.
     """
-    if raw and bytes(raw)[:1] in b"-0123456789":
-        text = bytes(raw).decode()
-        return int(text) if text.lstrip("-").isdigit() and len(text) <= 18 else text
+    text = bytes(raw).decode()
+    if text[:1] in "-0123456789":
+        return int(text) if text.lstrip("-").isdigit() and len(text) <= _LONGEST_INTEGER else text
     return _SCALAR.decode(raw)
 
 

@@ -27,8 +27,9 @@ from connectors.errors import ConfigurationError, HeadwaterError
 from connectors.http import HttpClient, Limits, RetryPolicy
 from connectors.model import Chunk, Extraction, ExtractRequest, Stream, check_source, check_window
 from connectors.pages import InHeader, Keyset, LinkHeader, NextUrlInBody, Offset, PageNumber, TokenInBody, Value
-from connectors.rest_bodies import BodyFormat, Joined, only_keys
+from connectors.rest_bodies import BodyFormat, Joined
 from connectors.rest_bounds import Instants, Strftime, since_bound, window_bounds
+from connectors.rest_keys import only_keys
 from connectors.rest_reading import Bounds, read
 from connectors.rest_streams import GraphQl, JsonBody, Parent, RestStream
 

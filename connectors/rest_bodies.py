@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -20,7 +20,7 @@ from connectors.json_path import OBJECT, Json, Path, find, scalar, select
 from connectors.lenient_json import select_leniently
 from connectors.model import Chunk, LandingFormat
 
-_LINES = msgspec.json.Decoder(msgspec.Raw)
+_RAW = msgspec.json.Decoder(msgspec.Raw)
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -205,20 +205,18 @@ class Page:
             if not body.isascii():
                 body.decode()  # the decoder does not look inside records
             if not path:
-                return [_LINES.decode(body)]
-            return list(select(self._body(path), path))
+                return [_RAW.decode(body)]
+            return select(self._body(path), path)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return select_leniently(body.decode(), path)
 
     def _json_lines(self) -> list[msgspec.Raw]:
         """A last line without its line break counts if it is whole."""
-        body = self.answer.body
-        text = body if body.isascii() else body.decode()
+        text = self.answer.body.decode()  # the decoder does not look inside records
         try:
-            return _LINES.decode_lines(body)
+            return _RAW.decode_lines(self.answer.body)
         except msgspec.DecodeError:
-            lines = (text.decode() if isinstance(text, bytes) else text).split("\n")
-            return [raw for line in lines if line.strip() for raw in select_leniently(line, ())]
+            return [raw for line in text.split("\n") if line.strip() for raw in select_leniently(line, ())]
 
     def _unreadable(self, error: Exception) -> HeadwaterError:
         return self._bodies.refusal(f"cannot be read ({error})", self.answer.body)
@@ -228,10 +226,10 @@ def as_lines(records: Sequence[bytes | msgspec.Raw]) -> bytes:
     """Records one a line. JSON strings cannot hold a bare line break, so those found are only layout."""
     if not records:
         return b""
-    data = b"\n".join([*records, b""])
-    if b"\r" in data or data.count(b"\n") != len(records):
+    together = b"".join(records)
+    if b"\n" in together or b"\r" in together:
         return b"".join(bytes(record).replace(b"\n", b" ").replace(b"\r", b" ") + b"\n" for record in records)
-    return data
+    return b"\n".join([*records, b""])
 
 
 def _with_members(record: bytes, members: bytes) -> bytes:
@@ -304,32 +302,3 @@ def _first_record(data: bytes) -> int:
     while end and data.count(b'"', 0, end) % 2:
         end = data.find(b"\n", end) + 1
     return end
-
-
-def only_keys(chunks: Iterable[Chunk], body_format: BodyFormat, key: tuple[str, ...]) -> Iterator[Chunk]:
-    """The records of a load with their key fields alone, each value as received."""
-    if body_format is not BodyFormat.CSV:
-        for chunk in chunks:
-            yield Chunk(b"".join(_only_members(line, key) for line in chunk.data.splitlines()), chunk.rows)
-        return
-    places: list[int] | None = None
-    for chunk in chunks:
-        written = io.StringIO(newline="")
-        writer = csv.writer(written, lineterminator="\n")
-        for values in csv.reader(io.StringIO(chunk.data.decode(), newline=""), strict=True):
-            if places is None:
-                places = [place for place, name in enumerate(values) if name in key]
-            if values:
-                # A record that is too short to have them is as wrong without the rest of it.
-                writer.writerow([values[place] for place in places if place < len(values)])
-        yield Chunk(written.getvalue().encode(), chunk.rows)
-
-
-def _only_members(line: bytes, names: tuple[str, ...]) -> bytes:
-    """A record that is no object stays as it is."""
-    try:
-        record = OBJECT.decode(line)
-    except msgspec.DecodeError:
-        return line + b"\n"
-    fields = [msgspec.json.encode(name) + b":" + bytes(record[name]) for name in names if name in record]
-    return b"{" + b",".join(fields) + b"}\n"

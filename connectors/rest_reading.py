@@ -26,7 +26,6 @@ _SWITCH_SECONDS = 0.0005
 """How long a thread of ours keeps Python's lock while another waits for it. By default ten times as long: the next
 request, which needs the lock a few times before it is on its way, then waits until the page before it is loaded."""
 
-
 Bounds = Sequence[Mapping[str, Value]]
 """The parameters that say from where on: those of the stream, of its parents, of theirs. What is missing is none."""
 
@@ -148,10 +147,7 @@ class ParentRecord:
         raw = msgspec.Raw(record)
         try:
             found = {name: _text(raw, path) for name, path in stream.named_fields.items()}
-            members = [
-                msgspec.json.encode(name) + b":" + bytes(find(raw, single_path(path)) or b"null")
-                for name, path in parent.fields.items()
-            ]
+            given = {name: find(raw, single_path(path)) for name, path in parent.fields.items()}
         except (ValueError, RecursionError) as error:
             raise parent.stream.bodies.refusal(f"has a record that cannot be read ({error})", bytes(raw)) from error
         named = {name: value for name, value in found.items() if value is not None}
@@ -159,6 +155,10 @@ class ParentRecord:
             raise parent.stream.bodies.refusal(
                 f"has a record without {lacking}, which `{stream.name}` asks with", bytes(raw)
             )
+        members = [
+            msgspec.json.encode(name) + b":" + (bytes(value) if value is not None else b"null")
+            for name, value in given.items()
+        ]
         return cls(named, b",".join(members))
 
 
@@ -214,8 +214,10 @@ class _CircleGuard:
             MalformedResponseError: it was asked before.
         """
         if ask == self._kept:
+            # Not the link's parameters: a source may repeat our key in them.
+            what = "a link" if ask.url is not None else dict(ask.parameters)
             raise MalformedResponseError(
-                f"The pages of {self._path} go in a circle: {ask.url or dict(ask.parameters)} came twice.",
+                f"The pages of {self._path} go in a circle: {what} came twice.",
                 remedy="Check the stream's pages against the source's manual.",
             )
         self._steps += 1

@@ -41,6 +41,20 @@ class Rule:
 
 RULES = (
     Rule(
+        "a first load whose values PostgreSQL would change is judged",
+        f"{WAREHOUSE}/typed_documents.py",
+        "is not None and not guard(values):",
+        "is not None and not guard(values) and False:",
+        ("tests/connectors/test_first_load.py",),
+    ),
+    Rule(
+        "an empty page where the source has more is no end",
+        "connectors/pages.py",
+        "if count is not None and not page.rows and before < count:",
+        "if False:",
+        ("tests/connectors/test_pages.py",),
+    ),
+    Rule(
         "a commit checks the fence",
         f"{WAREHOUSE}/commit.py",
         "        lease.check(connection)\n        reach",

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.errors import ConfigurationError, MalformedResponseError
-from connectors.pages import Ask, Pages, links
+from connectors.link_header import links
+from connectors.pages import Ask, Pages
 from connectors.rest import (
     BodyFormat,
     InHeader,

@@ -6,7 +6,7 @@ attempt that dies leaves nothing in raw, not even dead space, and the next run o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
@@ -19,15 +19,14 @@ from connectors.destinations.landing import Landing, Manifest
 from connectors.destinations.warehouse.columns import PAYLOAD, REJECTED, ROW, Kind, column_name, column_names
 from connectors.destinations.warehouse.connection import LOADING
 from connectors.destinations.warehouse.document_columns import NULL
-from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, fill_factor, raw_columns
-from connectors.destinations.warehouse.records import CsvRecords, JsonLines, RecordParser, Rejected, escaped, transposed
-from connectors.destinations.warehouse.typed_documents import TypedDocuments, UnfitError
-from connectors.errors import ContractViolationError, LandingCorruptError
+from connectors.destinations.warehouse.raw_table import fill_factor, raw_columns
+from connectors.destinations.warehouse.records import CsvRecords, JsonLines, RecordParser, Rejected, escaped
+from connectors.errors import LandingCorruptError
 from connectors.failpoints import reach
 from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER
 from connectors.model import Chunk, Column, FileVersion, LandingFormat, Stream
 
-_SEGMENT_BYTES = 32 << 20
+SEGMENT_BYTES = 32 << 20
 """Bytes after which what was copied is committed, so that no transaction stays open for as long as a source sends."""
 
 
@@ -46,8 +45,6 @@ class AttemptTable:
         attempt: int,
         landing_format: LandingFormat,
         columns: Iterable[Column],
-        *,
-        may_assume_fit: bool = False,
     ) -> None:
         self._connection = connection
         self._stream = stream
@@ -65,16 +62,8 @@ class AttemptTable:
             )
         elif landing_format is LandingFormat.CSV:
             self._parser = CsvRecords(stream.nulls)
-        is_first = not raw_columns(connection, source, stream.name)
-        self._fitting: TypedDocuments | None = None
-        if may_assume_fit and is_first and landing_format is LandingFormat.JSONL and not self._typed:
-            with suppress(ContractViolationError):  # by the commit, which says more of it
-                declared = RawTable(connection, LoadContext(source, stream, load_id, None)).declared_types()
-                self._fitting = TypedDocuments(declared) if TypedDocuments.knows(declared) else None
         # What a typed source fills first becomes the raw table itself, so it is written once, and for good.
-        self.may_become_raw = is_first and (self._parser is None or self._fitting is not None)
-        self.does_not_fit = False
-        """Whether documents were assumed to fit, and did not: the table is of no use, the landing has them."""
+        self.may_become_raw = self._parser is None and not raw_columns(connection, source, stream.name)
         self._columns: list[str] = []
         self._segment: psycopg.Copy | None = None
         self._segment_end = ExitStack()
@@ -83,6 +72,10 @@ class AttemptTable:
         self.rows = 0
         self.unreadable = 0
         """Of the rows, those that no values could be made of."""
+        self.assumes_fit = False
+        """Whether it holds documents that nobody has judged: it becomes raw as it is, or is of no use."""
+        self.does_not_fit = False
+        """Whether it was of no use already: the load is in the landing alone."""
 
     @property
     def columns(self) -> list[str]:
@@ -98,8 +91,6 @@ class AttemptTable:
     @property
     def types(self) -> dict[str, str] | None:
         """The type of each column where the table has those that the source gave; None where it holds text."""
-        if self._fitting is not None:
-            return dict(self._fitting.types)
         return self.source_types if self._parser is None else None
 
     @property
@@ -173,19 +164,17 @@ class AttemptTable:
         """
         if self._parser is None:
             rows = self._write_typed(chunk)  # counted by the server, at the end of the segment
-        elif self._fitting is not None or self.does_not_fit:
-            return self._write_fitting(chunk, self._parser)
         else:
             rows = self._write_parsed(chunk, self._parser)
             self.rows += rows
         self._segment_bytes += len(chunk.data)
-        if self._segment_bytes >= _SEGMENT_BYTES:
+        if self._segment_bytes >= SEGMENT_BYTES:
             self._end_segment()
         return rows
 
     def highest(self, column: str, kind: str) -> str | None:
         """The greatest value of a column, as text; values that are none of its type aside."""
-        if column not in self._columns or self.does_not_fit:
+        if column not in self._columns:
             return None
         value: sql.Composable = sql.Identifier(column)
         if self.types is None:
@@ -206,15 +195,8 @@ class AttemptTable:
         ).fetchone()
         return bool(row and row[0])
 
-    @property
-    def assumes_fit(self) -> bool:
-        """Whether the table holds documents that nobody has judged: it becomes raw as it is, or is of no use."""
-        return self._fitting is not None
-
     def finish(self) -> None:
         """All rows are in."""
-        if self._fitting is not None:
-            self._finish_fitting(self._fitting)
         self._end_segment()
         if self.may_become_raw:  # the next to read it is dbt
             self._connection.execute(sql.SQL("analyze {}").format(self.name))
@@ -228,13 +210,12 @@ class AttemptTable:
 
     def _write_parsed(self, chunk: Chunk, parser: RecordParser) -> int:
         """Rows of text. A rejected record is a row too, with no values but the reason and what it was."""
-        lines: list[bytes] = []
         if (columns := parser.values_by_column(chunk)) is not None and len(columns) == len(self._columns):
             unrejected = [NULL] * len(columns[0])
-            lines = list(map(b"\t".join, zip(unrejected, unrejected, *columns, strict=True)))
-            self._send_lines(lines)
-            return len(lines)
+            self._send_lines(list(map(b"\t".join, zip(unrejected, unrejected, *columns, strict=True))))
+            return len(unrejected)
         rows = 0
+        lines: list[bytes] = []
         for row in parser.rows(chunk):
             if len(parser.columns) != len(self._columns):
                 self._send_lines(lines)
@@ -253,83 +234,11 @@ class AttemptTable:
         self._send_lines(lines)
         return rows
 
-    def _write_fitting(self, chunk: Chunk, parser: RecordParser) -> int:
-        """Rows of typed values; once something did not fit, they are only counted."""
-        columns = parser.values_by_column(chunk)
-        rejected = False
-        if columns is None:
-            rows = list(parser.rows(chunk))
-            rejected = any(isinstance(row, Rejected) for row in rows)
-            count = len(rows)
-            columns = [] if rejected else transposed(rows, len(parser.columns))
-        else:
-            count = len(columns[0])
-        self.rows += count
-        if self._fitting is None:
-            return count
-        try:
-            if rejected:
-                raise UnfitError
-            self._send_fitting(self._fitting, parser, columns)
-            self._segment_bytes += len(chunk.data)
-            if self._segment_bytes >= _SEGMENT_BYTES:
-                self._end_segment()
-        except (UnfitError, psycopg.DataError):
-            self._give_up_fitting()
-        return count
-
-    def _send_fitting(self, fitting: TypedDocuments, parser: RecordParser, columns: list[list[bytes]]) -> None:
-        self._follow(fitting, fitting.wanted(parser.kinds or {}))
-        values = dict(zip(parser.columns, columns, strict=True))
-        for name in self._columns:
-            fitting.check(name, values[name])
-        if not self._columns:
-            raise UnfitError  # rows without any value
-        self._send_lines(list(map(b"\t".join, zip(*(values[name] for name in self._columns), strict=True))))
-
-    def _follow(self, fitting: TypedDocuments, wanted: Mapping[str, str]) -> None:
-        """Have the table's columns be of these types."""
-        if not (changed := {name: kind for name, kind in wanted.items() if fitting.types.get(name) != kind}):
-            return
-        self._end_segment()
-        changes = [
-            sql.SQL("{} column {} {}{}").format(
-                sql.SQL("alter" if name in fitting.types else "add"),
-                sql.Identifier(name),
-                sql.SQL("type " if name in fitting.types else ""),
-                sql.SQL(kind),  # format_type's own words
-            )
-            for name, kind in changed.items()
-        ]
-        self._connection.execute(sql.SQL("alter table {} {}").format(self.name, sql.SQL(", ").join(changes)))
-        fitting.types.update(changed)
-        self._columns = list(fitting.types)
-
-    def _finish_fitting(self, fitting: TypedDocuments) -> None:
-        try:
-            self._end_segment()
-        except psycopg.DataError:
-            self._give_up_fitting()
-            return
-        if self.rows:
-            self._follow(fitting, fitting.rest())
-            return
-        self._fitting = None
-        self.prepare_judgement()
-
-    def _give_up_fitting(self) -> None:
-        self._fitting = None
-        self.may_become_raw = False
-        self.does_not_fit = True
-        with suppress(psycopg.DataError):
-            self._end_segment()
-
     def _send_lines(self, lines: list[bytes]) -> None:
         if not lines:
             return
         if self._segment is None:
-            beside = [] if self._fitting is not None else [REJECTED, PAYLOAD]
-            self._begin_segment(sql.SQL("copy {} ({}) from stdin"), [*beside, *self._columns])
+            self._begin_segment(sql.SQL("copy {} ({}) from stdin"), [REJECTED, PAYLOAD, *self._columns])
         self._send(b"\n".join(lines) + b"\n")
 
     def _add_columns(self, columns: list[str]) -> None:

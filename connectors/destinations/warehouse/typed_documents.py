@@ -96,11 +96,15 @@ def _is_exact_json(values: list[bytes]) -> bool:
     A name is followed by a quote and a colon. There are as many of these as the objects have fields, then: more, if a
     field comes twice, or a string begins with a colon.
     """
-    text = b",".join(value for value in values if value != NULL).replace(b"\\\\", b"\\")
+    text = b",".join([value for value in values if value != NULL] if NULL in values else values)
+    text = text.replace(b"\\\\", b"\\")
     if b" :" in text or b"\t" in text or _NO_CHARACTER.search(text):
         return False
     try:
-        return _fields(msgspec.json.decode(b"[" + text + b"]")) == text.count(b'":')
+        found = msgspec.json.decode(b"[" + text + b"]")
+        # As many braces as there are values: if they are objects, there are none within them.
+        is_flat = text.count(b"{") == len(found) and set(map(type, found)) == {dict}
+        return (sum(map(len, found)) if is_flat else _fields(found)) == text.count(b'":')
     except (msgspec.DecodeError, RecursionError):
         return False
 

@@ -98,6 +98,11 @@ def test_usual_documents_are_read_by_column(separators: tuple[str, str], ensure_
         b"[1]",
         b"",
         b'{"a":1}{"a":2}',
+        b'{"a":\n1}{"a":2}',
+        b'{"a":{}\n}{"a":2}',
+        b'{"a":[1,\n2]}{"a":2}',
+        b'{"a":"x\ny"}{"a":2}',
+        b'{"a":"}\n{"}{"a":2}',
         b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}",
     ],
 )
