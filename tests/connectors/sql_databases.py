@@ -21,11 +21,16 @@ class MySql:
 
     def __init__(self, url: URL) -> None:
         self.url = url
+        self._sessions: list[pymysql.Connection] = []  # type: ignore[type-arg]
 
     def create(self) -> None:
         self._administer(f"create database {self.url.database} character set utf8mb4")
 
     def drop(self) -> None:
+        """Drop it, and end what a test has left open, which would keep it."""
+        for session in self._sessions:
+            if session.open:
+                session.close()
         self._administer(f"drop database if exists {self.url.database}")
 
     def _administer(self, statement: str) -> None:
@@ -41,10 +46,11 @@ class MySql:
             "password": str(self.url.password),
             "database": self.url.database,
             "autocommit": True,
-            "init_command": "set time_zone = '+00:00'",
+            "init_command": "set time_zone = '+00:00', lock_wait_timeout = 20",
             **changes,
         }
-        return pymysql.connect(**options)
+        self._sessions.append(pymysql.connect(**options))
+        return self._sessions[-1]
 
     def execute(self, *statements: str) -> list[tuple[Any, ...]]:
         """The rows of the last statement."""
