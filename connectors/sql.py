@@ -7,7 +7,6 @@ and exact for every type.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -187,23 +186,9 @@ def _encoded(result: CursorResult[Any], columns: list[SqlColumn]) -> Iterator[Ch
         for name, convert in converted:
             for document in documents:
                 document[name] = convert(document[name])
-        try:
-            data = encoder.encode_lines(documents)
-        except UnicodeEncodeError:
-            data = b"".join(map(_escaped, documents))
+        data = encoder.encode_lines(documents)
         yield Chunk(data, len(rows))
         size = max(1, min(_MOST_ROWS, len(rows) * _CHUNK_BYTES // len(data)))
-
-
-def _escaped(document: dict[str, Any]) -> bytes:
-    """A line of a document with a text that is not UTF-8: its bytes are halves of surrogate pairs, which JSON can
-    write, and nobody reads."""
-    encode = msgspec.json.Encoder(decimal_format="number").encode
-    fields = (
-        f"{json.dumps(name)}:{json.dumps(value) if isinstance(value, str) else encode(value).decode()}"
-        for name, value in document.items()
-    )
-    return f"{{{','.join(fields)}}}\n".encode()
 
 
 def _check_columns(stream: SqlStream, columns: list[SqlColumn]) -> None:

@@ -66,6 +66,7 @@ def connect(url: URL, silence_seconds: float) -> Connection:
             "read_timeout": silence_seconds,
             "write_timeout": silence_seconds,
             "init_command": _MYSQL_SESSION,
+            "charset": "utf8mb4",  # in any other, the server would put question marks for what it lacks
         }
         options["isolation_level"] = "AUTOCOMMIT"
     elif backend == "sqlite":
@@ -80,8 +81,7 @@ def connect(url: URL, silence_seconds: float) -> Connection:
     connection = sa.create_engine(url, poolclass=NullPool, hide_parameters=True, **options).connect()
     if backend == "sqlite":
         raw: Any = connection.connection.dbapi_connection
-        # Texts that are not UTF-8 become ones that no JSON line holds, and their rows go to quarantine.
-        raw.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+        raw.text_factory = _text_of_sqlite
     return connection
 
 
@@ -96,6 +96,14 @@ def _read_only(url: URL) -> URL:
     return url.set(
         database=f"file:{quote(str(Path(path).absolute()))}", query={**url.query, "mode": "ro", "uri": "true"}
     )
+
+
+def _text_of_sqlite(data: bytes) -> str | bytes:
+    """A text that is not UTF-8 is left as its bytes, which no column of texts may have."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
 
 
 @contextmanager
@@ -146,7 +154,7 @@ def translated_errors(url: URL) -> Iterator[None]:
     Raises:
         ConfigurationError: no such dialect, driver, database, table or column, or no right to it.
         SourceUnavailableError: it cannot be reached, broke off, or kept a lock for too long.
-        MalformedResponseError: the database is damaged.
+        MalformedResponseError: the database is damaged, or sent a text that is none.
     """
     try:
         yield
@@ -171,6 +179,11 @@ def translated_errors(url: URL) -> Iterator[None]:
         raise ConfigurationError(
             f"The driver for {url.drivername} is not installed: {error.name}.",
             remedy=f"Install it: pip install {package}.",
+        ) from error
+    except UnicodeError as error:
+        raise MalformedResponseError(
+            f"{address(url)} sent a text that is none: {error}.",
+            remedy="Mend it there, or read a view that leaves it out.",
         ) from error
     except (exc.SQLAlchemyError, RuntimeError) as error:
         raise _translated(url, error) from error
