@@ -25,12 +25,16 @@ from connectors.connections import EnvironmentConnections, Secret, Setting
 from connectors.errors import MalformedResponseError, SourceUnavailableError
 from connectors.http import RetryPolicy
 from connectors.ingest import Destination, ingest
-from connectors.rest import RestSource, RestStream, TokenInBody
+from connectors.rest import PageNumber, RestSource, RestStream, TokenInBody
 from tests.conftest import Warehouse
 from tests.connectors.wire import Asked, Line, Wire, answer, chunked, head, wire, zipped
 
 RECORDS = 4
 """On a page."""
+USES = 20
+"""Requests that a token is good for at least: none expires before it could be of use."""
+UNDER_WAY_SECONDS = 0.3
+"""How long before the server asks to be left alone a request may have been sent that arrives afterwards."""
 SOURCE = RestSource(
     name="chaos",
     base_url=Setting("chaos_url"),
@@ -48,6 +52,10 @@ SOURCE = RestSource(
             primary_key=("id",),
         ),
     ),
+)
+AT_ONCE = replace(
+    SOURCE,
+    streams=(replace(SOURCE.streams[0], pages=PageNumber(start=0, total_pages="pages"), concurrency=4),),
 )
 
 
@@ -69,13 +77,22 @@ def record(number: int) -> dict[str, object]:
 def page(number: int, pages: int) -> bytes:
     records = [record(number * RECORDS + place) for place in range(RECORDS)]
     following = number + 1 if number + 1 < pages else None
-    return json.dumps({"data": records, "next": following}, ensure_ascii=False).encode()
+    return json.dumps({"data": records, "next": following, "pages": pages}, ensure_ascii=False).encode()
 
 
 class Chaos:
     """The API. What it does to a request, it does to its body as it would have been."""
 
-    def __init__(self, pages: int, share: float, seed: int, *, always: str | None = None, clock: timedelta) -> None:
+    def __init__(
+        self,
+        pages: int,
+        share: float,
+        seed: int,
+        *,
+        always: str | None = None,
+        clock: timedelta = timedelta(0),
+        at_once: bool = False,
+    ) -> None:
         self.pages = pages
         self.share = share
         self.random = random.Random(seed)
@@ -84,27 +101,31 @@ class Chaos:
         self.clock = clock
         """How far the server's clock is ahead."""
         self.served: Counter[str] = Counter()
+        self.at_once = at_once
         self.tokens = 0
-        self.is_token_good = self.is_token_used = False
-        self.held_until = 0.0
+        self.is_token_good = False
+        self.token_uses = 0
+        self.held_since = self.held_until = 0.0
         self.early: list[tuple[str, float]] = []
         self.lock = threading.Lock()
 
     def __call__(self, asked: Asked, line: Line) -> None:
         with self.lock:
-            if asked.at < self.held_until:
+            if self.held_since + (UNDER_WAY_SECONDS if self.at_once else 0) < asked.at < self.held_until:
                 self.early.append((asked.target, self.held_until - asked.at))
             fault = self.fault(asked)
             self.served[fault or "nothing"] += 1
         if asked.path == "/token":
             self.grant(fault, line)
             return
-        if fault == "expired token" and self.is_token_used:  # none is so short that it is good for nothing
-            self.is_token_good = False
-        if not self.is_token_good or asked.headers.get("authorization") != f"Bearer token-{self.tokens}":
+        with self.lock:
+            self.token_uses += 1
+            if fault == "expired token" and self.token_uses > USES:
+                self.is_token_good = False
+            is_let_in = self.is_token_good and asked.headers.get("authorization") == f"Bearer token-{self.tokens}"
+        if not is_let_in:
             line.send(answer({"error": "invalid_token"}, 401))
             return
-        self.is_token_used = True
         body = page(int(asked.parameters.get("page", 0)), self.pages)
         if fault is None or fault == "expired token":
             line.send(self.random.choice([answer, chunked, zipped])(body))
@@ -117,7 +138,7 @@ class Chaos:
         if self.random.random() >= self.share:
             return None
         # Those that take a second or so are drawn less often, or nobody could wait for the end.
-        slow = self.random.random() < 0.05
+        slow = self.random.random() < 0.03
         return self.random.choice([fault for fault in FAULTS if (fault in SLOW) == slow])
 
     def grant(self, fault: str | None, line: Line) -> None:
@@ -125,15 +146,19 @@ class Chaos:
             # As long as a page, so that whatever is done to it spoils it.
             FAULTS[fault](self, line, json.dumps({"access_token": "none of ours", "more": [{"a": "b"}] * 20}).encode())
             return
-        self.tokens += 1
-        self.is_token_good, self.is_token_used = True, False
-        line.send(answer({"access_token": f"token-{self.tokens}", "token_type": "Bearer", "expires_in": 3600}))
+        with self.lock:
+            self.tokens += 1
+            self.is_token_good, self.token_uses = True, 0
+            token = f"token-{self.tokens}"
+        line.send(answer({"access_token": token, "token_type": "Bearer", "expires_in": 3600}))
 
     def hold(self, line: Line, status: int, seconds: float, **headers: str) -> None:
-        """Ask to be left alone: from when the client can know."""
+        """Ask to be left alone, from now on."""
         now = datetime.now(UTC) + self.clock
+        with self.lock:
+            self.held_since = time.monotonic()
+            self.held_until = max(self.held_until, self.held_since + seconds)
         line.send(answer({"error": "slow down"}, status, Date=format_datetime(now, usegmt=True), **headers))
-        self.held_until = time.monotonic() + seconds
 
     def until(self, line: Line, status: int, header: str) -> None:
         """The same, until a whole second of the server's clock."""
@@ -201,14 +226,16 @@ def load(source: RestSource, chaos: Chaos, destination: Destination) -> Wire:
 
 
 @pytest.mark.parametrize(
-    ("pages", "seed", "clock"),
+    ("source", "pages", "seed", "clock"),
     [
-        (200, 1, timedelta(hours=2)),
-        pytest.param(10_000, 2, timedelta(0), marks=pytest.mark.chaos),
-        pytest.param(10_000, 3, timedelta(days=-3), marks=pytest.mark.chaos),
+        pytest.param(SOURCE, 200, 1, timedelta(hours=2), id="one after the other"),
+        pytest.param(AT_ONCE, 200, 2, timedelta(0), id="at once"),
+        pytest.param(SOURCE, 10_000, 3, timedelta(days=-3), marks=pytest.mark.chaos, id="many, one after the other"),
+        pytest.param(AT_ONCE, 10_000, 4, timedelta(hours=2), marks=pytest.mark.chaos, id="many at once"),
     ],
 )
 def test_all_that_an_unreliable_api_has_is_loaded_and_it_is_left_alone_when_it_asks(
+    source: RestSource,
     pages: int,
     seed: int,
     clock: timedelta,
@@ -216,8 +243,8 @@ def test_all_that_an_unreliable_api_has_is_loaded_and_it_is_left_alone_when_it_a
     destination: Destination,
     record_property: Callable[[str, object], None],
 ) -> None:
-    chaos = Chaos(pages, 0.3, seed, clock=clock)
-    served = load(SOURCE, chaos, destination)
+    chaos = Chaos(pages, 0.3, seed, clock=clock, at_once=source is AT_ONCE)
+    served = load(source, chaos, destination)
     record_property("requests", len(served.asked))
     record_property("faults", dict(chaos.served))
     rows = warehouse.query("select id, name, amount, tags from raw_chaos.things order by id")
@@ -249,7 +276,7 @@ def test_what_is_no_page_never_lands(
     fault: str, warehouse: Warehouse, destination: Destination, landing_folder: Path
 ) -> None:
     """The last of two pages is always spoilt in the same way."""
-    chaos = Chaos(2, 0, 1, always=fault, clock=timedelta(0))
+    chaos = Chaos(2, 0, 1, always=fault)
     source = replace(SOURCE, retries=replace(SOURCE.retries, attempts=3))
     with pytest.raises((MalformedResponseError, SourceUnavailableError)):
         load(source, chaos, destination)
@@ -260,7 +287,7 @@ def test_what_is_no_page_never_lands(
 
 
 def test_an_api_that_fails_more_often_than_not_is_given_up(warehouse: Warehouse, destination: Destination) -> None:
-    chaos = Chaos(500, 0.7, 1, clock=timedelta(0))
+    chaos = Chaos(500, 0.7, 1)
     chaos.fault = lambda _: "500" if chaos.random.random() < 0.7 else None  # type: ignore[method-assign]
     with wire(chaos) as served, pytest.raises(SourceUnavailableError, match="failures in .* requests of this load"):
         ingest(SOURCE, SOURCE.streams[0], connections(served), destination)
