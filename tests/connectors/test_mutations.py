@@ -85,8 +85,8 @@ RULES = (
     Rule(
         "rows that share the watermark are read again",
         "connectors/postgres.py",
-        '" where ({0} >= {1} or {0} is null)"',
-        '" where ({0} > {1} or {0} is null)"',
+        '"({0} >= {1} or {0} is null)"',
+        '"({0} > {1} or {0} is null)"',
         (TABLES,),
     ),
     Rule(
