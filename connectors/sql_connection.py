@@ -192,7 +192,7 @@ def translated_errors(url: URL) -> Iterator[None]:
 def _translated(url: URL, error: Exception) -> HeadwaterError:
     cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
     number = cause.args[0] if cause.args and isinstance(cause.args[0], int) else None
-    # pymysql: a number and a text; without one, what was raised is named by its kind alone
+    # pymysql raises a number and a text, others a text alone.
     text = " ".join(str(cause.args[1] if number is not None and len(cause.args) > 1 else cause).split())
     if (remedy := _MYSQL_REFUSALS.get(number or 0)) is not None:
         return ConfigurationError(f"{address(url)} refused: {text}", remedy=remedy)

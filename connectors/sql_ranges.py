@@ -91,9 +91,8 @@ def parsed(kind: str, text: str, stream: Stream) -> Position:
 def _before(position: Position, lag: timedelta) -> Position:
     assert isinstance(position, date)  # noqa: S101 - a lag is refused for all else
     try:
-        return position - (
-            lag if isinstance(position, datetime) else timedelta(days=math.ceil(lag / timedelta(days=1)))
-        )
+        days = timedelta(days=math.ceil(lag / timedelta(days=1)))
+        return position - (lag if isinstance(position, datetime) else days)
     except OverflowError:  # before the year 1
         return datetime.min.replace(tzinfo=position.tzinfo) if isinstance(position, datetime) else date.min
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
+from functools import cached_property
 from types import TracebackType
 from typing import Self
 from uuid import UUID
@@ -82,7 +83,7 @@ class AttemptTable:
         """The data columns that the table has, in order."""
         return list(self._columns)
 
-    @property
+    @cached_property
     def source_types(self) -> dict[str, str]:
         """The type of each column that the source typed."""
         names = column_names(column.name for column in self._typed)
