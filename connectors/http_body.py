@@ -84,7 +84,10 @@ def check_kind(body: bytes, headers: Mapping[str, str], accept: str, place: str)
     is_called_page = "html" in headers.get("content-type", "").lower()
     if is_page or (is_called_page and not (asks_json and _JSON.match(beginning))):
         words = " ".join(beginning[:80].decode("utf-8", "replace").split())
-        raise _malformed(f"{place} answered with a web page, as a login or a proxy in between does; it begins: {words}")
+        raise _malformed(
+            f"{place} answered with a web page (of a login, of a proxy in between?), which cannot be read as data; "
+            f"it begins: {words}"
+        )
     ends = ("content-length", "transfer-encoding", "content-encoding")
     if not asks_json and body and not any(name in headers for name in ends):
         raise ConfigurationError(

@@ -226,7 +226,7 @@ class Exchanges:
                 f"{origin_of(url)} shows a certificate that cannot be trusted ({error}).",
                 remedy="If it is signed by an authority of your own, name its file in SSL_CERT_FILE.",
             )
-        return SourceUnavailableError(f"{_place(url)} did not answer within {waited:.1f} s ({kind}).", remedy=lasts)
+        return SourceUnavailableError(f"{origin_of(url)} did not answer within {waited:.1f} s ({kind}).", remedy=lasts)
 
     def _own_words(self, response: httpx.Response, headers: Mapping[str, str]) -> str:
         """The first words of a refusal, on one line, less our secrets: it usually names the parameter at fault."""

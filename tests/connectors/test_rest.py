@@ -62,7 +62,7 @@ def test_pages_in_a_circle_are_noticed(api: Api) -> None:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b"<html>", "a web page"),
+        (b"<html>", "cannot be read"),
         (b"", "cannot be read"),
         (b"[]", "cannot be read"),
         (b'{"date": []}', "has no 'data'"),
