@@ -253,7 +253,7 @@ def test_an_unreachable_warehouse_is_one_clear_error(api: Api, destination: Dest
 def test_an_unreachable_api_is_one_clear_error(destination: Destination) -> None:
     source = shop_source()
     nowhere = EnvironmentConnections({"HEADWATER_SHOP_URL": "http://127.0.0.1:1", "HEADWATER_SHOP_KEY": "x"})
-    with pytest.raises(SourceUnavailableError, match="127.0.0.1:1/orders did not answer.*source shop, stream orders"):
+    with pytest.raises(SourceUnavailableError, match="http://127.0.0.1:1 did not answer.*source shop, stream orders"):
         ingest(source, source.streams[0], nowhere, destination)
 
 

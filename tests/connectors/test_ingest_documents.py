@@ -175,6 +175,6 @@ def test_a_column_that_views_read_widens_too_and_their_next_build_finds_it(
 
 def test_an_html_page_is_not_data(api: Api, warehouse: Warehouse, destination: Destination) -> None:
     api.answer = lambda _: Answer(b"<html><body>Log in</body></html>", headers={"Content-Type": "text/html"})
-    with pytest.raises(MalformedResponseError, match="a web page.*it begins: <html>"):
+    with pytest.raises(MalformedResponseError, match="cannot be read.*it begins: <html>"):
         load(shop_source(), api, destination)
     assert warehouse.query("select manifest_key from ops.loads") == [(None,)]
