@@ -33,7 +33,7 @@ RECORDS = 4
 """On a page."""
 USES = 20
 """Requests that a token is good for at least: none expires before it could be of use."""
-UNDER_WAY_SECONDS = 0.3
+UNDER_WAY_SECONDS = 0.5
 """How long before the server asks to be left alone a request may have been sent that arrives afterwards."""
 SOURCE = RestSource(
     name="chaos",

@@ -181,11 +181,11 @@ def test_a_token_is_fetched_with_the_first_request_and_used_for_all(authenticati
 
 
 def test_a_token_is_renewed_before_it_expires() -> None:
-    guarded = Guarded(expires_in="0.5")
+    guarded = Guarded(expires_in="1")
     with wire(guarded) as source, client(source, OAUTH) as ours:
         ours.fetch(Request("/things"))
         ours.fetch(Request("/things"))
-        time.sleep(0.46)  # nine tenths are over
+        time.sleep(0.92)  # nine tenths are over
         ours.fetch(Request("/things"))
     assert len(guarded.granted) == 2
 

@@ -241,7 +241,7 @@ def test_retry_after_holds_back_every_thread_and_every_client_of_the_host(api: A
                 held.append(now + 1)
                 return Answer({}, 503, {"Retry-After": "1"})
             # What was under way when the answer was sent could not know.
-            if held[0] - 0.7 < now < held[0]:
+            if held[0] - 0.5 < now < held[0]:
                 early.append(held[0] - now)
         return Answer([])
 
