@@ -118,8 +118,7 @@ class PostgresSource:
         """Start reading; see `connectors.model.Source.extract`."""
         if not isinstance(stream, TableStream):
             raise TypeError(f"{self.name} reads TableStream, not {type(stream).__name__}")
-        connection = _connect(connections.database(self.database))
-        try:
+        with _prepared(connections.database(self.database), stream) as connection:
             columns = _columns(connection, stream)
             types = {column.name: column.type for column, _ in columns}
             condition = _condition(stream, types, request)
@@ -129,9 +128,6 @@ class PostgresSource:
                 position = _position(connection, stream, columns, request, self.settle_seconds)
                 connection.autocommit = False  # from here on all is one snapshot
             parts = page_ranges(connection, sql.Identifier(stream.schema, stream.table_name), self.readers)
-        except BaseException:
-            connection.close()
-            raise
         if condition is None and len(parts) > 1:
             queries = [_copy(stream, columns, part) for part in parts]
             chunks = self._read_in_parts(connection, queries, stream, connections)
@@ -162,39 +158,40 @@ class PostgresSource:
     def snapshot(self, watermarks: Mapping[str, str | None], connections: Connections) -> PostgresSnapshot:
         """Hold on to this instant; see `connectors.model.SnapshotSource.snapshot`."""
         streams = [stream for stream in self.streams if stream.name in watermarks]
-        connection = _connect(connections.database(self.database))
         settled = time.monotonic() + self.settle_seconds
-        try:
-            positions = {
-                stream.name: _position(
-                    connection,
-                    stream,
-                    _columns(connection, stream),
-                    ExtractRequest(watermark=watermarks[stream.name]),
-                    max(0.0, settled - time.monotonic()),
-                )
-                for stream in streams
-            }
+        positions: dict[str, SourcePosition | None] = {}
+        with _prepared(connections.database(self.database), streams[0]) as connection:
+            for stream in streams:
+                columns = _columns(connection, stream)
+                request = ExtractRequest(watermark=watermarks[stream.name])
+                left = max(0.0, settled - time.monotonic())
+                positions[stream.name] = _position(connection, stream, columns, request, left)
             return PostgresSnapshot(connection, positions)
-        except BaseException:
-            connection.close()
-            raise
 
     def keys(self, stream: Stream, connections: Connections) -> Extraction:
         """Start reading the keys; see `connectors.model.KeySource.keys`. All are of one snapshot."""
         if not isinstance(stream, TableStream):
             raise TypeError(f"{self.name} reads TableStream, not {type(stream).__name__}")
-        connection = _connect(connections.database(self.database))
-        try:
+        with _prepared(connections.database(self.database), stream) as connection:
             columns = [each for each in _columns(connection, stream) if each[0].name in stream.primary_key]
             connection.autocommit = False  # read-only, and with a bound on idling
-        except BaseException:
-            connection.close()
-            raise
         query = _copy(stream, columns, None)
         return Extraction(
             LandingFormat.PGCOPY, _chunks(connection, query, stream), tuple(column for column, _ in columns)
         )
+
+
+@contextmanager
+def _prepared(url: URL, stream: TableStream) -> Iterator[psycopg.Connection]:
+    """A connection to prepare a read on. It stays open, unless that fails: what the source's database says then is the
+    source's trouble, not the warehouse's."""
+    connection = _connect(url)
+    try:
+        with _source_errors(stream):
+            yield connection
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _connect(url: URL) -> psycopg.Connection:

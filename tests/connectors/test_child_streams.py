@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -21,6 +19,7 @@ from connectors.model import Cursor, Deletes, Window
 from connectors.rest import BodyFormat, GraphQl, Offset, Parent, RestSource, RestStream, TokenInBody
 from tests.conftest import Answer, Api, Request, Warehouse
 from tests.connectors.examples import IMPATIENT, counts
+from tests.connectors.reading import Busy
 
 REPOS = RestStream(
     name="repos",
@@ -106,23 +105,9 @@ def test_children_are_read_at_once_within_the_bound_and_come_in_their_parents_or
     api: Api, destination: Destination
 ) -> None:
     forge = Forge(api, {f"r{number:02}": 1 for number in range(24)})
-    lock, busy, most = threading.Lock(), 0, 0
-
-    def answer(request: Request) -> Answer:
-        nonlocal busy, most
-        if request.path == "/repos":
-            return forge.answer(request)
-        with lock:
-            busy += 1
-            most = max(most, busy)
-        time.sleep(0.02)
-        with lock:
-            busy -= 1
-        return forge.answer(request)
-
-    api.answer = answer
+    busy = api.answer = Busy(forge.answer, lambda request: request.path != "/repos")
     load(api, destination, replace(COMMITS, concurrency=4))
-    assert most == 4
+    assert busy.most == 4
 
 
 def test_a_parent_that_is_gone_fails_the_load_unless_the_stream_says_otherwise(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 import tracemalloc
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,7 +29,7 @@ from connectors.rest import (
 )
 from connectors.rest_reading import _CircleGuard
 from tests.conftest import Answer, Api, Request
-from tests.connectors.reading import read
+from tests.connectors.reading import Busy, read
 
 SIZES = [0, 1, 2, 3, 4, 7]
 Records = list[dict[str, int]]
@@ -121,21 +119,9 @@ def test_pages_that_come_at_once_are_the_same_in_the_same_order(api: Api, way: s
 
 def test_as_many_requests_are_under_way_as_the_stream_allows_and_no_more(api: Api) -> None:
     source = Paged(api, 60)
-    lock, busy, most = threading.Lock(), 0, 0
-
-    def answer(request: Request) -> Answer:
-        nonlocal busy, most
-        with lock:
-            busy += 1
-            most = max(most, busy)
-        time.sleep(0.02)
-        with lock:
-            busy -= 1
-        return source.answer(request)
-
-    api.answer = answer
+    busy = api.answer = Busy(source.answer)
     assert len(read(api, records="data", pages=Offset(2), concurrency=5)) == 60
-    assert most == 5
+    assert busy.most == 5
 
 
 @pytest.mark.parametrize("first", [0, 1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -18,6 +19,7 @@ from connectors.postgres import PostgresSource, TableStream
 from connectors.shared_read import SharedRead, shared_read
 from tests.conftest import Warehouse
 from tests.connectors.examples import Prepare, database
+from tests.connectors.scene import until
 
 CHANGED = "changed timestamptz not null default now()"
 TABLES = f"""
@@ -177,3 +179,23 @@ def test_an_instant_that_is_gone_is_said_and_nothing_is_loaded(shop: Shop) -> No
 def test_a_single_stream_shares_with_nobody(shop: Shop) -> None:
     with shared_read(SOURCE, [ORDERS], shop.connections, shop.destination.warehouse) as shared:
         assert shared is None
+
+
+def test_a_source_that_ends_while_the_instant_is_taken_is_said_as_its_own_trouble(shop: Shop) -> None:
+    patient = replace(SOURCE, settle_seconds=20.0)
+    waits = "select pid from pg_stat_activity where application_name = 'headwater extract'"
+
+    def end() -> None:
+        until(lambda: shop.connection.execute(waits.encode()).fetchone(), "somebody waits")
+        shop.connection.execute("select pg_terminate_backend(pid) from (" + waits + ") w")  # type: ignore[arg-type]
+
+    with shop.session() as open_transaction:
+        open_transaction.execute("select")
+        ending = threading.Thread(target=end)
+        ending.start()
+        with (
+            pytest.raises(SourceUnavailableError, match="The source's database broke off"),
+            shared_read(patient, patient.streams, shop.connections, shop.destination.warehouse),
+        ):
+            pass
+        ending.join()
