@@ -67,6 +67,8 @@ class NewSource:
                 f"`{self.name}` cannot name a new source: it means something in Python.",
                 remedy=f"Say more, such as `{self.name}_api` or `{self.name}_db`.",
             )
+        if self.name in SOURCES:
+            raise ConfigurationError(f"There is a source `{self.name}` already.", remedy="Choose another name.")
         taken = {WAREHOUSE_OWNER, WAREHOUSE_LOADER, LANDING}.union(*(each.requirements for each in SOURCES.values()))
         variables = {requirement.environment_variable for requirement in self.requirements}
         if both := sorted(variables & {requirement.environment_variable for requirement in taken}):

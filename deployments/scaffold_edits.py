@@ -37,7 +37,7 @@ def registered(text: str, words: Words) -> str:
     source = words["source"]
     lines = text.splitlines(keepends=True)
     imports = [number for number, line in enumerate(lines) if line.startswith("from connectors.sources.")]
-    list_ends = re.search(r"    for source in \(\n(?:        \w+,\n)+(?=    \)\n)", text)
+    list_ends = re.search(r"    for source in \(\n(?:        \w+,.*\n)+(?=    \)\n)", text)
     if not imports or list_ends is None:
         raise _unknown_shape("connectors/registry.py", f"an import and an entry of {source}")
     text = f"{text[: list_ends.end()]}        {source},\n{text[list_ends.end() :]}"

@@ -12,7 +12,7 @@ from connectors.model import stream_of
 from connectors.registry import SOURCES
 from tests.conftest import Server, empty_warehouse
 from tests.sources.case import Case
-from tests.sources.stand_in import StandIn, stand_in_of
+from tests.sources.stand_in import StandIn, start_of
 
 
 @pytest.fixture(scope="session")
@@ -22,9 +22,7 @@ def stand_in(postgres: Server, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
         @cache
         def started(source: str) -> StandIn:
-            start = stand_in_of(source)
-            assert start is not None, f"{source} has no stand-in"
-            return running.enter_context(start(postgres, tmp_path_factory.mktemp(source)))
+            return running.enter_context(start_of(source)(postgres, tmp_path_factory.mktemp(source)))
 
         yield started
 

@@ -38,18 +38,30 @@ class StandIn:
 
 
 Start = Callable[[Server, Path], AbstractContextManager[StandIn]]
+"""What starts a stand-in, from a PostgreSQL server to make a database on, and an empty folder."""
 
 
-def stand_in_of(source: str) -> Start | None:
-    """What starts the stand-in of a source; None if it has none.
+def has_stand_in(source: str) -> bool:
+    return importlib.util.find_spec(_module(source)) is not None
 
-    Its arguments: a PostgreSQL server to make a database on, and an empty folder.
+
+def start_of(source: str) -> Start:
+    """What starts the stand-in of a source.
+
+    Raises:
+        AssertionError: it has none, with what to write.
     """
-    module = f"tests.sources.stand_ins.{source}"
-    if importlib.util.find_spec(module) is None:
-        return None
-    start: Start = importlib.import_module(module).stand_in
+    assert has_stand_in(source), (
+        f"Nothing shows that {source} works. Write tests/sources/stand_ins/{source}.py with a context manager "
+        "`stand_in(server, folder)` that starts a system like it and yields a StandIn (tests/sources/stand_in.py); "
+        "copy the nearest of its folder. The conformance suite does the rest."
+    )
+    start: Start = importlib.import_module(_module(source)).stand_in
     return start
+
+
+def _module(source: str) -> str:
+    return f"tests.sources.stand_ins.{source}"
 
 
 @contextmanager
