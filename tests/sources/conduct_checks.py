@@ -142,8 +142,9 @@ def _astray(case: Case) -> tuple[Stream, Mapping[str, str]]:
     for name, wrong in (("path", f"/{_NOWHERE}"), ("table", _NOWHERE)):
         if hasattr(case.stream, name):
             return replace(case.stream, **{name: wrong}), {}
-    [store] = [each for each in case.source.requirements if isinstance(each, ObjectStore)]
-    variable = store.environment_variable
+    stores = [each for each in case.source.requirements if isinstance(each, ObjectStore)]
+    assert stores, f"{case} has no path, table or store to lead astray: say in conduct_checks._astray what it has."
+    variable = stores[0].environment_variable
     return case.stream, {variable: f"{case.stand_in.variables[variable].rstrip('/')}/{_NOWHERE}"}
 
 
