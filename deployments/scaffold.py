@@ -170,7 +170,7 @@ def _write(created: Mapping[Path, str], changed: Mapping[Path, str]) -> None:
                 taking_back.callback(path.unlink)
                 file.write(text)
         for path, text in changed.items():
-            before, mode = path.read_text(), path.stat().st_mode
+            before, mode = path.read_text(), path.stat().st_mode & 0o777
             write_atomically(path, text, mode=mode)
             taking_back.callback(write_atomically, path, before, mode=mode)
         taking_back.pop_all()

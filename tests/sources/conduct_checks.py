@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import psutil
@@ -141,7 +142,8 @@ def _astray(case: Case) -> tuple[Stream, Mapping[str, str]]:
     """The stream, or variables, such that what is read is not there."""
     for name, wrong in (("path", f"/{_NOWHERE}"), ("table", _NOWHERE)):
         if hasattr(case.stream, name):
-            return replace(case.stream, **{name: wrong}), {}
+            changes: dict[str, Any] = {name: wrong}
+            return replace(case.stream, **changes), {}
     stores = [each for each in case.source.requirements if isinstance(each, ObjectStore)]
     assert stores, f"{case} has no path, table or store to lead astray: say in conduct_checks._astray what it has."
     variable = stores[0].environment_variable
