@@ -30,7 +30,7 @@ from connectors.model import (
     check_source,
     check_window,
 )
-from connectors.object_store import open_store
+from connectors.object_store import check_not_refused, open_store
 
 _READ_BYTES = 4 << 20
 _DATE = "{date}"
@@ -111,6 +111,7 @@ def _listed(store: Store, stream: CsvStream, window: Window | None) -> list[File
                 version = meta["e_tag"] or f"{meta['size']}@{meta['last_modified'].isoformat()}"
                 found.append(FileVersion(meta["path"], version, meta["size"]))
     except BaseError as error:
+        check_not_refused(error)
         raise SourceUnavailableError(
             f"The files cannot be listed: {error}",
             remedy="Check the store's address and credentials.",

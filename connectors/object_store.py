@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -10,6 +11,8 @@ from obstore.exceptions import BaseError
 
 from connectors.connections import StoreLocation
 from connectors.errors import ConfigurationError
+
+_REFUSED = re.compile(r"status code: (40[134] [A-Za-z ]+)")
 
 
 def open_store(location: StoreLocation, *, create: bool = False) -> obstore.store.ObjectStore:
@@ -64,3 +67,17 @@ def local_folder(url: str) -> Path:
             f"{url} does not name an absolute folder.", remedy="Write file:/// and the whole path."
         )
     return folder
+
+
+def check_not_refused(error: BaseError) -> None:
+    """Tell a store that refuses a request from one that does not answer. What is not there is a FileNotFoundError of
+    its own, unless it is the bucket.
+
+    Raises:
+        ConfigurationError: it refused.
+    """
+    if refused := _REFUSED.search(str(error)):
+        raise ConfigurationError(
+            f"The object store refused: {refused[1]}.",
+            remedy="Check the bucket's name, the credentials (AWS_*), and what they allow.",
+        ) from error

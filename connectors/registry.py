@@ -6,7 +6,14 @@ from connectors.sources.flights_api import flights_api
 from connectors.sources.operations_db import operations_db
 from connectors.sources.weather_files import weather_files
 
-SOURCES: dict[str, Source] = {source.name: source for source in (flights_api, operations_db, weather_files)}
+SOURCES: dict[str, Source] = {
+    source.name: source
+    for source in (
+        flights_api,
+        operations_db,
+        weather_files,
+    )
+}
 
 
 def source_named(name: str) -> Source:

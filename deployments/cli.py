@@ -36,8 +36,9 @@ from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
 from deployments.demo.summary import print_summary
 from deployments.local.errors import LocalStackError
-from deployments.local.layout import default_home
+from deployments.local.layout import PROJECT_ROOT, default_home
 from deployments.local.stack import LocalStack
+from deployments.scaffold import Kind, NewSource, scaffold
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 # A terminal narrower than the tables folds their lines; a cell that ends in … could not be copied.
@@ -151,6 +152,30 @@ def sources() -> None:
             windows = f", windows of {stream.event_time}" if stream.event_time else ""
             deletes = ", deletions by key" if stream.deletes else ""
             console.print(f"  {stream.name}: {stream.write.value}{key}{cursor}{windows}{deletes}")
+
+
+@app.command("new-source")
+def new_source(
+    name: Annotated[str, typer.Argument(help="What it is called: tickets_api, crm_db.")],
+    kind: Annotated[Kind, typer.Option(help="How it is read.")],
+    stream: Annotated[str, typer.Option(help="Its first stream, which becomes a raw table.")] = "records",
+) -> None:
+    """Write a new source: definition, deployment, dbt staging, and tests that pass."""
+    new = NewSource(name, kind, stream)
+    written = scaffold(PROJECT_ROOT, new)
+    for path in written.created:
+        console.print(f"wrote    {path}")
+    for path in written.changed:
+        console.print(f"changed  {path}")
+    definition, stand_in, *_ = written.created
+    console.print(
+        f"\nIt is an example that works. Change {definition} until it tells what the system is like,\n"
+        f"and {stand_in} until it looks like the system. This says whether the two fit:\n"
+        f"  pytest tests/sources -k {name}\n"
+        "To read the system itself, set these variables, then `headwater register` and `headwater deploy`:"
+    )
+    for requirement in new.requirements:
+        console.print(f"  {requirement.environment_variable} ({requirement.kind})")
 
 
 @app.command("rebuild")

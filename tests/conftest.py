@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -181,8 +181,15 @@ def _warehouse_template(postgres: Server) -> Iterator[str]:
 @pytest.fixture
 def warehouse(postgres: Server, _warehouse_template: str) -> Iterator[Warehouse]:
     """An empty warehouse of its own for each test."""
+    with empty_warehouse(postgres, _warehouse_template) as warehouse:
+        yield warehouse
+
+
+@contextmanager
+def empty_warehouse(postgres: Server, template: str) -> Iterator[Warehouse]:
+    """A warehouse to be used once."""
     name = f"warehouse_{_PROCESS}_{time.monotonic_ns()}"
-    postgres.create_database(name, template=_warehouse_template, owner="headwater_owner")
+    postgres.create_database(name, template=template, owner="headwater_owner")
     with postgres.connect() as connection:  # a template's grants are not copied with it
         for grant in (
             "create on database {} to headwater_loader, headwater_transformer",
@@ -279,6 +286,13 @@ class Api:
 
 @pytest.fixture
 def api() -> Iterator[Api]:
+    with served_api() as served:
+        yield served
+
+
+@contextmanager
+def served_api() -> Iterator[Api]:
+    """An API that answers 404 until it is told otherwise."""
     served = Api("", lambda _: Answer({}, 404))
 
     class Handler(BaseHTTPRequestHandler):

@@ -10,12 +10,8 @@ from typing import Any
 
 import yaml
 
-from connectors.connections import EnvironmentConnections
 from connectors.errors import HeadwaterError
-from connectors.ingest import Destination, ingest
 from connectors.registry import SOURCES
-from connectors.rest import RestSource
-from tests.conftest import Answer, Api, Warehouse
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -94,22 +90,6 @@ def test_the_readme_names_every_folder_and_links_to_what_exists() -> None:
         assert f"`{folder}/`" in readme
     for target in re.findall(r"\]\((?!http)([^)#]+)", readme):
         assert (ROOT / target).exists(), target
-
-
-def test_the_source_in_the_readme_works(api: Api, warehouse: Warehouse, destination: Destination) -> None:
-    [block] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    code = re.sub(r"^   ", "", block, flags=re.MULTILINE)
-    assert len(code.strip().splitlines()) <= 25
-    namespace: dict[str, Any] = {}
-    exec(code, namespace)  # noqa: S102 - the README's own example
-    source = namespace["tickets_api"]
-    assert isinstance(source, RestSource)
-    api.answer = lambda request: Answer({"data": [{"id": 1, "updated_at": "2024-01-01T00:00:00Z"}], "next": None})
-    variables = {item.environment_variable: api.url for item in source.requirements}
-    assert set(variables) == {"HEADWATER_TICKETS_API_URL", "HEADWATER_TICKETS_API_KEY"}
-    report = ingest(source, source.streams[0], EnvironmentConnections(variables), destination)[-1]
-    assert report.inserted == 1
-    assert warehouse.query("select id from raw_tickets_api.tickets") == [(1,)]
 
 
 def test_every_error_says_what_to_do() -> None:

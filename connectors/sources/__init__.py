@@ -1,1 +1,1 @@
-"""One file per source system. To add one: copy the nearest, then add it to `connectors.registry`."""
+"""One file per source system; `headwater new-source` writes one."""

@@ -12,8 +12,6 @@ from connectors.rest import RestSource
 from tests.conftest import Answer, Api, Request, Warehouse
 from tests.connectors import examples_newcomer_rest
 
-README = Path(__file__).parents[2] / "README.md"
-
 
 def lines_of_code(text: str) -> int:
     return sum(bool(line.strip()) and not line.lstrip().startswith(("#", '"""')) for line in text.splitlines())
@@ -68,11 +66,3 @@ def test_a_newcomers_source_has_at_most_25_lines_a_stream_and_loads(
     assert warehouse.query("select ticket_id, count(*) from raw_helpdesk.messages group by 1 order by 1") == [
         (n, n) for n in range(1, 6)
     ]
-
-
-def test_the_readmes_source_is_a_source_of_at_most_25_lines() -> None:
-    [block] = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(compile(re.sub(r"(?m)^   ", "", block), "README.md", "exec"), names)  # noqa: S102 - our own text
-    assert lines_of_code(block) <= 25
-    assert isinstance(names["tickets_api"], RestSource)
