@@ -371,7 +371,7 @@ def test_a_source_that_is_down_fails_the_run_with_its_name(demo: Demo, shown: st
     for part in (
         "http://127.0.0.1:1 did not answer",
         "source flights_api, stream flights",
-        "Check that the source runs",
+        "check that the source runs",
     ):
         assert part in run["state"]["message"]
 
