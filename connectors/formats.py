@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
+import re
+
 PGCOPY_HEADER = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 """Signature, flags and header extension length of the binary format (PostgreSQL manual, COPY, Binary Format)."""
 PGCOPY_TRAILER = b"\xff\xff"
 
 
-class CsvSplitter:
-    """Cuts a stream of CSV bytes where records end, never inside a quoted value.
+class CsvCutter:
+    """Finds where records of a CSV text end: at line breaks, but not at those inside quotes (RFC 4180).
 
-    Inside quotes a quote is doubled (RFC 4180), so a line break ends a record exactly when an even number of quotes
-    came before it.
+    A quote opens only at the beginning of a value, so one in the middle (`5" pipe`) hides no line break.
+
+    Args:
+        quote: None where nothing is quoted.
     """
 
-    def __init__(self) -> None:
-        self._kept = b""
+    def __init__(self, delimiter: str = ",", quote: str | None = '"') -> None:
+        self._quote = quote
+        self._records = re.compile("")
+        if quote is not None:
+            between, mark = re.escape(delimiter), re.escape(quote)
+            # Possessive throughout: no record is looked at twice, and a million of them take one step.
+            quoted = rf"{mark}(?:[^{mark}]++|{mark}{mark})*+{mark}[^{between}\n]*+"
+            plain = rf"(?!{mark})[^{between}\n]*+"
+            value = rf"(?:{quoted}|{plain})"
+            self._records = re.compile(rf"(?:{value}(?:{between}{value})*+\n)*+")
 
-    def feed(self, block: bytes) -> bytes:
-        """The whole records that are complete now; the rest is kept."""
-        data = self._kept + block
-        end = data.rfind(b"\n") + 1
-        quotes = data.count(b'"', 0, end)
-        while end and quotes % 2:
-            earlier = data.rfind(b"\n", 0, end - 1) + 1
-            quotes -= data.count(b'"', earlier, end)
-            end = earlier
-        self._kept = data[end:]
-        return data[:end]
-
-    def rest(self) -> bytes:
-        """What is left at the end: a last record without a line break."""
-        kept, self._kept = self._kept, b""
-        return kept
+    def end(self, text: str) -> int:
+        """How many characters of a text, which begins with a record, are whole records."""
+        if self._quote is None or self._quote not in text:
+            return text.rfind("\n") + 1
+        whole = self._records.match(text)
+        return whole.end() if whole else 0

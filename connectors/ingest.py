@@ -27,7 +27,7 @@ from connectors.connections import Connections, Database, ObjectStore
 from connectors.destinations.landing import Landing, LandingWriter, LoadPlace, Manifest
 from connectors.destinations.warehouse import ledger
 from connectors.destinations.warehouse.attempt import AttemptTable
-from connectors.destinations.warehouse.columns import column_name, inferred_type
+from connectors.destinations.warehouse.columns import column_name
 from connectors.destinations.warehouse.commit import CommitRequest, commit, settle
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.first_load import table_for_extraction
@@ -234,7 +234,9 @@ class _Ingestion:
             extraction.format,
             extraction.columns,
         ) as attempt:
-            with self.destination.landing.writer(self._place(load), load.attempt, extraction.format) as writer:
+            with self.destination.landing.writer(
+                self._place(load), load.attempt, extraction.format, extraction.landing, extraction.columns
+            ) as writer:
                 files = take_in(extraction, attempt, writer, self.log)
                 if attempt.rows or files:
                     manifest = writer.finish(
@@ -287,7 +289,7 @@ class _Ingestion:
         )
 
     def _load_landed(self, load: Load, manifest: Manifest) -> LoadReport:
-        with self._attempt(load, manifest.landing_format, manifest.source_columns) as attempt:
+        with self._attempt(load, manifest.record_format, manifest.source_columns) as attempt:
             files = attempt.fill_from(self.destination.landing, manifest)
             self._note_landed(load, manifest)
             return self._commit(load, attempt, manifest.position, files)
@@ -370,8 +372,4 @@ def settled(
 
 def observed(attempt: AttemptTable) -> list[Column]:
     """The columns of a load, as its source or else its values say."""
-    typed, kinds = attempt.source_types, attempt.kinds
-    return [
-        Column(name, typed.get(name) or (inferred_type(kinds[name]) if kinds is not None else None) or "text")
-        for name in (kinds if kinds is not None else attempt.columns)
-    ]
+    return [Column(name, kind or "text") for name, kind in attempt.asked.items()]

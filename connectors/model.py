@@ -76,6 +76,10 @@ class LandingFormat(StrEnum):
     """One JSON document a line, each as its source wrote it."""
     CSV = "csv"
     """A CSV file as its source wrote it, header included."""
+    JSON = "json"
+    """A file that is one JSON document, as its source wrote it."""
+    PARQUET = "parquet"
+    """Parquet, not compressed once more: a file as its source wrote it, or the rows of a typed source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +193,12 @@ class Stream:
     """The share of a load's rows, 0 to 1, that may go to quarantine before the load fails instead."""
     deletes: Deletes | None = None
     """Set where the source deletes rows: `connectors.deletions` marks them in raw. None: nothing is looked for."""
+    landing: LandingFormat | None = None
+    """How loads are landed, if not as the way of reading does it fastest."""
 
     null_cursor_unless_said: ClassVar[NullCursor] = NullCursor.REJECT
+    landing_choices: ClassVar[tuple[LandingFormat, ...]] = ()
+    """What `landing` may be."""
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -222,6 +230,13 @@ class Stream:
             raise ConfigurationError(
                 f"Stream `{self.name}` has a reject_limit of {self.reject_limit}.",
                 remedy="It is a share of the rows: give a number from 0 to 1.",
+            )
+        if self.landing is not None and self.landing not in self.landing_choices:
+            raise ConfigurationError(
+                f"Stream `{self.name}` cannot land as `{self.landing}`.",
+                remedy=f"Leave landing out, or use one of: {', '.join(self.landing_choices)}."
+                if self.landing_choices
+                else "Leave landing out: what it reads lands as it came.",
             )
         if self.deletes is not None and self.write is WriteDisposition.REPLACE:
             raise ConfigurationError(
@@ -302,12 +317,16 @@ class SourcePosition:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some whole records in the landing format of their stream."""
+    """Some whole records in the landing format of their stream; of a file, some of its bytes."""
 
     data: bytes
     rows: int
     file: FileVersion | None = None
     """Set by file streams: the file that the bytes are of. A new file starts a new object."""
+    ends_file: bool = False
+    """Whether these are the last bytes of the file."""
+    refused: str | None = None
+    """Why the file cannot be read to its end; the rows that it had until here do not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +349,9 @@ class Extraction:
     object stands for a value that is not of its column's type."""
     position: SourcePosition | None = None
     """None where the source cannot tell: the rows then say how far it got."""
+    landing: LandingFormat | None = None
+    """How the chunks land, if not as they are: `parquet`, for CSV as PostgreSQL's COPY writes it, without a header, and
+    for JSON lines, both of typed columns."""
 
 
 class Source(Protocol):

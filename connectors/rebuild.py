@@ -157,7 +157,7 @@ def _repeat(
         context.stream,
         load.load_id,
         manifest.attempt,
-        manifest.landing_format,
+        manifest.record_format,
         manifest.source_columns,
     ) as attempt:
         attempt.fill_from(landing, manifest)

@@ -234,7 +234,7 @@ class _Replaying:
             self.stream,
             load.load_id,
             load.attempt,
-            manifest.landing_format,
+            manifest.record_format,
             manifest.source_columns,
         ) as attempt:
             attempt.fill_from(self.destination.landing, manifest)

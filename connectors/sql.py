@@ -51,6 +51,7 @@ class SqlStream(Stream):
     databases whose open transactions cannot be seen; MySQL's can, and SQLite has one writer at a time."""
 
     null_cursor_unless_said: ClassVar[NullCursor] = NullCursor.LOAD
+    landing_choices: ClassVar[tuple[LandingFormat, ...]] = (LandingFormat.JSONL, LandingFormat.PARQUET)
 
     @property
     def table_name(self) -> str:
@@ -89,7 +90,7 @@ class SqlSource:
             reading.connection.close()
             raise
         cursor = stream.cursor.field if stream.cursor else None
-        return reading.extraction(reading.columns, condition, position, order_by=cursor)
+        return reading.extraction(reading.columns, condition, position, order_by=cursor, landing=stream.landing)
 
     def keys(self, stream: Stream, connections: Connections) -> Extraction:
         """Start reading the keys; see `connectors.model.KeySource.keys`. All are of one snapshot."""
@@ -160,6 +161,7 @@ class _Reading:
         condition: sa.ColumnElement[bool] | None = None,
         position: SourcePosition | None = None,
         order_by: str | None = None,
+        landing: LandingFormat | None = None,
     ) -> Extraction:
         statement = sa.select(*(column.selected for column in columns)).select_from(self.table)
         if condition is not None:
@@ -167,7 +169,7 @@ class _Reading:
         if order_by is not None:
             statement = statement.order_by(sa.column(order_by))
         typed = tuple(Column(column.name, column.type) for column in columns)
-        return Extraction(LandingFormat.JSONL, self._chunks(statement, columns), typed, position)
+        return Extraction(LandingFormat.JSONL, self._chunks(statement, columns), typed, position, landing)
 
     def _chunks(self, statement: sa.Select[Any], columns: list[SqlColumn]) -> Iterator[Chunk]:
         with translated_errors(self.url), snapshot(self.connection):

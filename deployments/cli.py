@@ -24,9 +24,11 @@ from rich.text import Text
 from sqlalchemy.engine import make_url
 
 from connectors.connections import EnvironmentConnections
+from connectors.destinations.landing import Landing
 from connectors.destinations.warehouse.migrations import upgrade
 from connectors.errors import HeadwaterError
-from connectors.ingest import WAREHOUSE_OWNER, Destination
+from connectors.export import ExportFormat, export
+from connectors.ingest import LANDING, WAREHOUSE_LOADER, WAREHOUSE_OWNER, Destination
 from connectors.model import stream_of
 from connectors.rebuild import rebuild
 from connectors.registry import SOURCES, source_named
@@ -204,6 +206,33 @@ def replay_command(
         console.print(f"Load {report.load_id}: {report}.")
     if not reports:
         console.print(f"Nothing of {stream} is in quarantine.")
+
+
+@app.command("export")
+def export_command(
+    stream: Annotated[str, typer.Argument(help="Source and stream, e.g. flights_api.flights.")],
+    to: Annotated[Path, typer.Option(help="A new file, or a folder for a file named after the load.")],
+    load: Annotated[UUID | None, typer.Option(help="This load.")] = None,
+    latest: Annotated[bool, typer.Option("--latest", help="The latest load that landed.")] = False,
+    form: Annotated[ExportFormat, typer.Option("--format", help="What to write.")] = ExportFormat.PARQUET,
+) -> None:
+    """Write a load from the landing as one file of Parquet or JSON lines, for other engines to read."""
+    if latest == (load is not None):
+        raise typer.BadParameter("Give either --load or --latest.")
+    source_name, _, stream_name = stream.partition(".")
+    source = source_named(source_name)
+    connections = EnvironmentConnections()
+    report = export(
+        source,
+        stream_of(source, stream_name),
+        Landing(connections.object_store(LANDING)),
+        to,
+        form,
+        load_id=load,
+        warehouse=lambda: connections.database(WAREHOUSE_LOADER),
+    )
+    rejected = f", {report.rejected:,} of them as text with a reason" if report.rejected else ""
+    console.print(f"{report.path} has {report.rows:,} rows of load {report.load_id}{rejected}.")
 
 
 @app.command("sweep")

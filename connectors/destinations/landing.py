@@ -6,8 +6,8 @@ Layout::
                                                   /a1-00002.jsonl.zst
                                                   /manifest.json
 
-Objects are zstd frames. Their names carry the attempt, so that two attempts never write the same key. The manifest is
-written last, and only if there is none: an object that no manifest lists is no data.
+Objects are zstd frames, or Parquet as it is. Their names carry the attempt, so that two attempts never write the same
+key. The manifest is written last, and only if there is none: an object that no manifest lists is no data.
 
 In a local folder every object is flushed to disk before the manifest is, and the manifest appears whole or not at all.
 """
@@ -29,12 +29,13 @@ from uuid import UUID
 
 import msgspec
 import obstore
-import zstandard
 from obstore.exceptions import AlreadyExistsError, BaseError
 
+from connectors.aside import new_aside, put_aside
+from connectors.compression import BadCompressionError
 from connectors.connections import StoreLocation
+from connectors.destinations.encodings import Encoder, Encoding, file_chunks, records, rows_of_parquet
 from connectors.errors import DestinationUnavailableError, LandingCorruptError
-from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER, CsvSplitter
 from connectors.model import Chunk, Column, FileVersion, LandingFormat, SourcePosition
 from connectors.object_store import local_folder, open_store
 
@@ -44,7 +45,6 @@ _PART_BYTES = 64 << 20
 _UPLOAD_BYTES = 8 << 20
 """Bytes held in memory for one upload; S3 takes no smaller parts than 5 MiB."""
 _READ_BYTES = 4 << 20
-_COMPRESSION_LEVEL = 1
 
 
 class LandedObject(msgspec.Struct, frozen=True):
@@ -61,6 +61,8 @@ class LandedObject(msgspec.Struct, frozen=True):
     file_version: str | None = None
     file_bytes: int | None = None
     """As in the source."""
+    refused: str | None = None
+    """Why the file could not be read to its end; the object is what came until then, and none of it is rows."""
 
 
 class LandedColumn(msgspec.Struct, frozen=True):
@@ -81,6 +83,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = "rows"
     """What the objects hold: `rows` of the stream, or its `keys` alone."""
     landing_format: LandingFormat
+    records: LandingFormat | None = None
+    """What the objects' records are read as, if not as they lie there."""
     window_start: datetime | None
     window_end: datetime | None
     cursor_from: str | None
@@ -99,8 +103,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def source_columns(self) -> tuple[Column, ...]:
         """The load's columns as the source typed them; empty where it did not."""
-        typed = self.columns if self.landing_format is LandingFormat.PGCOPY else self.typed_fields
-        return tuple(Column(column.name, column.type) for column in typed)
+        is_typed = self.landing_format is LandingFormat.PGCOPY or self.records is LandingFormat.CSV
+        return tuple(Column(column.name, column.type) for column in (self.columns if is_typed else self.typed_fields))
+
+    @property
+    def record_format(self) -> LandingFormat:
+        """What the chunks are that `Landing.read` gives out."""
+        return self.records or self.landing_format
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +147,16 @@ class Landing:
         self._store = open_store(location, create=True)
         self._folder = local_folder(location.url) if location.url.startswith("file:") else None
 
-    def writer(self, place: LoadPlace, attempt: int, landing_format: LandingFormat) -> LandingWriter:
-        return LandingWriter(self, place, attempt, landing_format)
+    def writer(
+        self,
+        place: LoadPlace,
+        attempt: int,
+        records: LandingFormat,
+        landing_format: LandingFormat | None = None,
+        columns: Sequence[Column] = (),
+    ) -> LandingWriter:
+        """Where an attempt's records go; see `connectors.model.Extraction` for what they are."""
+        return LandingWriter(self, place, attempt, Encoding(records, landing_format or records, columns))
 
     def manifest(self, key: str) -> Manifest | None:
         """The manifest at a key, or None when the load never finished landing.
@@ -175,6 +192,25 @@ class Landing:
                 f"The manifest {key} is missing.", remedy="Restore it from a backup of the landing; raw is as it was."
             )
         return manifest
+
+    def manifests(self, source: str, stream: str) -> Iterator[Manifest]:
+        """Those of a stream's loads, the latest begun first.
+
+        Raises:
+            LandingCorruptError: one cannot be read.
+            DestinationUnavailableError: the store does not answer.
+        """
+        for day in self._folders(f"{source}/{stream}"):
+            for load in self._folders(day):
+                if (manifest := self.manifest(f"{load}/{MANIFEST}")) is not None:
+                    yield manifest
+
+    def _folders(self, prefix: str) -> list[str]:
+        """The folders in a folder, from the last on: days, and ids that grow with time."""
+        try:
+            return sorted(obstore.list_with_delimiter(self._store, prefix)["common_prefixes"], reverse=True)
+        except BaseError as error:
+            raise _unavailable(error) from error
 
     def put_manifest(self, place: LoadPlace, manifest: Manifest) -> Manifest:
         """Write the manifest if there is none yet; the one that counts is returned.
@@ -238,9 +274,10 @@ class Landing:
             DestinationUnavailableError: the store does not answer.
         """
         for landed in manifest.objects:
-            yield from self._read_object(landed, manifest.landing_format)
+            yield from self.read_object(landed, manifest)
 
-    def _read_object(self, landed: LandedObject, landing_format: LandingFormat) -> Iterator[Chunk]:
+    def read_object(self, landed: LandedObject, manifest: Manifest) -> Iterator[Chunk]:
+        """The records of one object of a load; see `read`."""
         file = (
             FileVersion(landed.file, landed.file_version or "", landed.file_bytes or 0)
             if landed.file is not None
@@ -249,35 +286,39 @@ class Landing:
         digest = hashlib.sha256()
         try:
             blocks = self._blocks(landed, digest)
-            yield from _records(blocks, landing_format, file)
+            if file is not None:
+                yield from file_chunks(blocks, manifest.landing_format, file, landed.refused)
+            elif manifest.landing_format is LandingFormat.PARQUET:
+                with new_aside() as aside:
+                    for block in blocks:
+                        put_aside(aside, block)
+                    _check(landed, digest)  # before it is read: it cannot be cut in the middle
+                    yield from rows_of_parquet(aside, manifest.record_format)
+            else:
+                yield from records(blocks, manifest.landing_format)
         except FileNotFoundError:
             raise _corrupt(landed, "is missing") from None
-        except zstandard.ZstdError:
-            raise _corrupt(landed, "cannot be decompressed") from None
+        except BadCompressionError as error:
+            raise _corrupt(landed, str(error)) from None
         except BaseError as error:
             raise _unavailable(error) from error
-        if digest.hexdigest() != landed.sha256:
-            raise _corrupt(landed, "is not what its manifest says")
+        _check(landed, digest)
 
     def _blocks(self, landed: LandedObject, digest: hashlib._Hash) -> Iterator[bytes]:
-        decompressor = zstandard.ZstdDecompressor().decompressobj()
         for stored in obstore.get(self._store, landed.key).stream(min_chunk_size=_READ_BYTES):
             block = bytes(stored)
             digest.update(block)
-            if decompressor.eof:
-                continue  # trailing bytes: the digest tells
-            if data := decompressor.decompress(block):
-                yield data
+            yield block
 
 
 class LandingWriter:
     """Writes one attempt's objects. Use as a context manager; leaving it without `finish` leaves no manifest."""
 
-    def __init__(self, landing: Landing, place: LoadPlace, attempt: int, landing_format: LandingFormat) -> None:
+    def __init__(self, landing: Landing, place: LoadPlace, attempt: int, encoding: Encoding) -> None:
         self._landing = landing
         self._place = place
         self._attempt = attempt
-        self._format = landing_format
+        self._encoding = encoding
         self._objects: list[LandedObject] = []
         self._open: _OpenObject | None = None
 
@@ -296,15 +337,21 @@ class LandingWriter:
             DestinationUnavailableError: the store does not answer or is full.
         """
         try:
+            content = self._encoding.shaped(chunk)
             current = self._open
             if current is not None and (
-                current.file != chunk.file or (chunk.file is None and current.size >= _PART_BYTES)
+                current.file != chunk.file
+                or (chunk.file is None and current.size >= _PART_BYTES)
+                or not current.encoder.takes(content)
             ):
                 self._close()
                 current = None
             if current is None:
-                current = self._open = self._begin(chunk.file)
-            current.write(chunk.data, chunk.rows)
+                current = self._open = self._begin(chunk.file, self._encoding.begin(content))
+            current.refused = current.refused or chunk.refused
+            current.size += len(chunk.data)
+            current.rows += chunk.rows
+            current.store(current.encoder.add(content))
         except (BaseError, OSError) as error:
             raise _unavailable(error) from error
 
@@ -339,7 +386,8 @@ class LandingWriter:
                 stream=self._place.stream,
                 attempt=self._attempt,
                 kind=kind,
-                landing_format=self._format,
+                landing_format=self._encoding.landing_format,
+                records=self._encoding.records if self._encoding.is_translated else None,
                 window_start=window[0] if window else None,
                 window_end=window[1] if window else None,
                 cursor_from=cursor_from,
@@ -353,20 +401,15 @@ class LandingWriter:
             ),
         )
 
-    def _begin(self, file: FileVersion | None) -> _OpenObject:
-        key = f"{self._place.prefix}/a{self._attempt}-{len(self._objects) + 1:05}.{self._format.value}.zst"
+    def _begin(self, file: FileVersion | None, encoder: Encoder) -> _OpenObject:
+        key = f"{self._place.prefix}/a{self._attempt}-{len(self._objects) + 1:05}.{self._encoding.ending}"
         writer = obstore.open_writer(self._landing._store, key, buffer_size=_UPLOAD_BYTES)
-        opened = _OpenObject(key, writer, file)
-        if self._format is LandingFormat.PGCOPY:
-            opened.write(PGCOPY_HEADER, 0)
-        return opened
+        return _OpenObject(key, writer, file, encoder)
 
     def _close(self) -> None:
         opened, self._open = self._open, None
         if opened is None:
             return
-        if self._format is LandingFormat.PGCOPY:
-            opened.write(PGCOPY_TRAILER, 0)
         self._objects.append(opened.close())
         if self._landing._folder is not None:
             path = self._landing._folder / opened.key
@@ -379,21 +422,16 @@ class _OpenObject:
     key: str
     writer: obstore.WritableFile
     file: FileVersion | None
+    encoder: Encoder
     size: int = 0
+    """Of what it was made from, in bytes."""
     rows: int = 0
+    refused: str | None = None
     stored: int = 0
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
-    compressor: zstandard.ZstdCompressionObj = field(
-        default_factory=lambda: zstandard.ZstdCompressor(_COMPRESSION_LEVEL).compressobj()
-    )
-
-    def write(self, data: bytes, rows: int) -> None:
-        self.size += len(data)
-        self.rows += rows
-        self._store(self.compressor.compress(data))
 
     def close(self) -> LandedObject:
-        self._store(self.compressor.flush())
+        self.store(self.encoder.end())
         self.writer.close()
         return LandedObject(
             key=self.key,
@@ -403,48 +441,14 @@ class _OpenObject:
             file=self.file.path if self.file else None,
             file_version=self.file.version if self.file else None,
             file_bytes=self.file.size if self.file else None,
+            refused=self.refused,
         )
 
-    def _store(self, data: bytes) -> None:
+    def store(self, data: bytes) -> None:
         if data:
             self.digest.update(data)
             self.stored += len(data)
             self.writer.write(data)
-
-
-def _records(blocks: Iterator[bytes], landing_format: LandingFormat, file: FileVersion | None) -> Iterator[Chunk]:
-    """Blocks of an object as chunks that end where records do."""
-    if landing_format is LandingFormat.PGCOPY:
-        yield from _copy_records(blocks)
-    elif landing_format is LandingFormat.CSV:
-        splitter = CsvSplitter()
-        for block in blocks:
-            if data := splitter.feed(block):
-                yield Chunk(data, 0, file)
-        if data := splitter.rest():
-            yield Chunk(data, 0, file)
-    else:
-        kept = b""
-        for block in blocks:
-            lines, newline, kept = (kept + block).rpartition(b"\n")
-            if newline:
-                yield Chunk(lines + newline, lines.count(b"\n") + 1, file)
-        if kept:
-            yield Chunk(kept, 1, file)
-
-
-def _copy_records(blocks: Iterator[bytes]) -> Iterator[Chunk]:
-    """The rows of a COPY file without its header and trailer. They are not cut at rows: COPY takes any cut."""
-    kept = b""
-    begun = False
-    for block in blocks:
-        kept += block
-        if not begun and len(kept) >= len(PGCOPY_HEADER):
-            kept = kept[len(PGCOPY_HEADER) :]
-            begun = True
-        if begun and len(kept) > len(PGCOPY_TRAILER):
-            yield Chunk(kept[: -len(PGCOPY_TRAILER)], 0)
-            kept = kept[-len(PGCOPY_TRAILER) :]
 
 
 def _create_durably(path: Path, body: bytes, root: Path) -> None:
@@ -488,6 +492,11 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _check(landed: LandedObject, digest: hashlib._Hash) -> None:
+    if digest.hexdigest() != landed.sha256:
+        raise _corrupt(landed, "is not what its manifest says")
 
 
 def _corrupt(landed: LandedObject, what: str) -> LandingCorruptError:

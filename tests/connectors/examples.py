@@ -10,6 +10,7 @@ import psycopg
 
 from connectors.connections import Database, EnvironmentConnections, ObjectStore, Secret, Setting
 from connectors.destinations.warehouse.ledger import LoadReport
+from connectors.file_formats import FileStream
 from connectors.files import CsvStream, FilesSource
 from connectors.http import RetryPolicy
 from connectors.ingest import Destination, ingest
@@ -127,5 +128,11 @@ def weather(folder: Path, **changes: Any) -> tuple[FilesSource, EnvironmentConne
         "columns": {"hour": "timestamptz", "temp": "numeric"},
         **changes,
     }
-    source = FilesSource(name="met", root=ObjectStore("met"), streams=(CsvStream(**definition),))
-    return source, EnvironmentConnections({"HEADWATER_MET_URL": folder.as_uri()})
+    return met(CsvStream(**definition), folder.as_uri())
+
+
+def met(stream: FileStream, url: str, **changes: Any) -> tuple[FilesSource, EnvironmentConnections]:
+    """A source of files, and where they are. Tests read what they have just written: nothing has to settle."""
+    definition = {"settle_seconds": 0, **changes}
+    source = FilesSource(name="met", root=ObjectStore("met"), streams=(stream,), **definition)
+    return source, EnvironmentConnections({"HEADWATER_MET_URL": url})

@@ -8,7 +8,7 @@ import pytest
 
 from connectors.errors import LandingCorruptError
 from connectors.ingest import Destination, ingest
-from connectors.model import Cursor, Window, WriteDisposition
+from connectors.model import Cursor, LandingFormat, Window, WriteDisposition
 from connectors.rebuild import rebuild
 from tests.conftest import Api, Warehouse
 from tests.connectors.examples import (
@@ -86,6 +86,30 @@ def test_tables_of_every_disposition_come_out_as_they_were(
     warehouse.execute("drop table raw_erp.t")
     rebuild(source, source.streams[0], destination)
     assert (sorted(raw(warehouse, columns, "raw_erp.t")), ledger(warehouse)) == before
+
+
+@pytest.mark.parametrize("landing", [LandingFormat.PGCOPY, LandingFormat.PARQUET])
+def test_a_load_of_many_segments_comes_out_as_it_was(
+    source_database: Prepare,
+    warehouse: Warehouse,
+    destination: Destination,
+    monkeypatch: pytest.MonkeyPatch,
+    landing: LandingFormat,
+) -> None:
+    """The landing's blocks do not end where rows do."""
+    monkeypatch.setattr("connectors.destinations.warehouse.attempt.SEGMENT_BYTES", 50_000)
+    monkeypatch.setattr("connectors.destinations.landing._PART_BYTES", 300_000)
+    monkeypatch.setattr("connectors.compression._BLOCK_BYTES", 10_000)
+    connection = source_database(
+        "create table t (id int primary key, v text);"
+        "insert into t select n, md5(n::text) from generate_series(1, 20000) n"
+    )
+    source = erp(name="t", primary_key=("id",), landing=landing)
+    load_table(source, connection, warehouse, destination)
+    before = raw(warehouse, "*", "raw_erp.t")
+    rebuild(source, source.streams[0], destination)
+    assert raw(warehouse, "*", "raw_erp.t") == before
+    assert len(before) == 20_000
 
 
 def test_files_come_out_as_they_were(tmp_path: Path, warehouse: Warehouse, destination: Destination) -> None:

@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from connectors.ingest import Destination
+from connectors.model import LandingFormat
 from connectors.rebuild import rebuild
+from connectors.sql import SqlSource
 from tests.conftest import Warehouse
 from tests.connectors.sql_databases import Sqlite, load_sql, sql_erp
 
@@ -74,7 +76,6 @@ def _same_moment(there: str, here: str) -> bool:
 
 def check(table: Table, warehouse: Warehouse, destination: Destination, path: Path) -> None:
     kinds, rows = table
-    warehouse.execute("drop schema if exists raw_erp cascade; truncate ops.loads, ops.quarantine cascade")
     names = [f"c{number}" for number in range(len(kinds))]
     database = Sqlite(path)
     database.execute(
@@ -84,7 +85,24 @@ def check(table: Table, warehouse: Warehouse, destination: Destination, path: Pa
         rows=[(number, *row) for number, row in enumerate(rows, 1)] or [(1, *[None] * len(kinds))],
     )
     there = {row[0]: row[1:] for row in database.execute("select * from t")}
-    source = sql_erp(name="t", primary_key=("id",), reject_limit=1)
+    outcomes = []
+    for landing in (None, LandingFormat.PARQUET):
+        warehouse.execute("drop schema if exists raw_erp cascade; truncate ops.loads, ops.quarantine cascade")
+        source = sql_erp(name="t", primary_key=("id",), reject_limit=1, landing=landing)
+        outcomes.append(check_load(source, kinds, there, database, warehouse, destination))
+    assert outcomes[0] == outcomes[1], "the same by way of Parquet"
+
+
+def check_load(
+    source: SqlSource,
+    kinds: list[str],
+    there: dict[int, tuple[Any, ...]],
+    database: Sqlite,
+    warehouse: Warehouse,
+    destination: Destination,
+) -> tuple[Any, ...]:
+    """What is in raw, and in quarantine."""
+    names = [f"c{number}" for number in range(len(kinds))]
     report = load_sql(source, database, destination)
     assert report.extracted == len(there) == report.inserted + report.quarantined
     query = f"select id, {', '.join(f'{name}::text' for name in names)} from raw_erp.t order by 1"
@@ -94,6 +112,7 @@ def check(table: Table, warehouse: Warehouse, destination: Destination, path: Pa
         assert all(map(_same, kinds, there[number], values)), (kinds, there[number], values)
     rebuild(source, source.streams[0], destination)
     assert {row[0]: row[1:] for row in warehouse.query(query)} == here
+    return here, warehouse.query("select row_in_load, reason from ops.quarantine order by 1")
 
 
 _ANY = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

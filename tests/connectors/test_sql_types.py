@@ -10,7 +10,7 @@ import pytest
 
 from connectors.errors import ContractViolationError
 from connectors.ingest import Destination, ingest
-from connectors.model import WriteDisposition
+from connectors.model import LandingFormat, WriteDisposition
 from connectors.rebuild import rebuild
 from connectors.replay import replay
 from tests.conftest import Warehouse
@@ -118,7 +118,13 @@ def raw_texts(warehouse: Warehouse, names: Iterable[str]) -> list[dict[str, str 
     return [dict(zip(names, row[1:], strict=True)) for row in rows]
 
 
-def test_every_type_of_mysql_arrives_as_it_is(mysql: MySql, warehouse: Warehouse, destination: Destination) -> None:
+LANDINGS = pytest.mark.parametrize("landing", [None, LandingFormat.PARQUET])
+
+
+@LANDINGS
+def test_every_type_of_mysql_arrives_as_it_is(
+    mysql: MySql, warehouse: Warehouse, destination: Destination, landing: LandingFormat | None
+) -> None:
     [[version]] = mysql.execute("select version()")
     cases = MYSQL + (MARIADB if "MariaDB" in version else [])
     columns, rows, expected = table_of(cases)
@@ -126,10 +132,12 @@ def test_every_type_of_mysql_arrives_as_it_is(mysql: MySql, warehouse: Warehouse
         f"create table t (id int primary key, {', '.join(columns)})",
         *(f"insert into t values ({n}, {', '.join(v or 'null' for v in row)})" for n, row in enumerate(rows)),
     )
-    source = sql_erp(name="t", primary_key=("id",))
+    source = sql_erp(name="t", primary_key=("id",), landing=landing)
     assert counts(load_sql(source, mysql, destination)) == (len(rows), len(rows), 0, 0, 0, 0)
     kinds = {f"c{number}": kind for number, (_, kind, _) in enumerate(cases)}
     assert types(warehouse, "raw_erp.t") == {"id": "integer", **kinds}
+    assert raw_texts(warehouse, kinds) == expected
+    rebuild(source, source.streams[0], destination)
     assert raw_texts(warehouse, kinds) == expected
     assert load_sql(source, mysql, destination).unchanged == len(rows)
 
@@ -252,7 +260,10 @@ def test_a_changed_table_is_followed_or_refused(mysql: MySql, warehouse: Warehou
 # SQLite
 
 
-def test_every_type_of_sqlite_arrives_as_it_is(tmp_path: Path, warehouse: Warehouse, destination: Destination) -> None:
+@LANDINGS
+def test_every_type_of_sqlite_arrives_as_it_is(
+    tmp_path: Path, warehouse: Warehouse, destination: Destination, landing: LandingFormat | None
+) -> None:
     database = Sqlite(tmp_path / "erp.db")
     cases: Cases = [
         ("integer", "bigint", [(-(2**63), str(-(2**63))), (2**63 - 1, str(2**63 - 1))]),
@@ -284,10 +295,12 @@ def test_every_type_of_sqlite_arrives_as_it_is(tmp_path: Path, warehouse: Wareho
         f"insert into t values (?{', ?' * len(cases)})",
         rows=[(n, *row) for n, row in enumerate(rows)],
     )
-    source = sql_erp(name="t", primary_key=("id",))
+    source = sql_erp(name="t", primary_key=("id",), landing=landing)
     assert counts(load_sql(source, database, destination)) == (len(rows), len(rows), 0, 0, 0, 0)
     kinds = {f"c{number}": kind for number, (_, kind, _) in enumerate(cases)}
     assert types(warehouse, "raw_erp.t") == {"id": "bigint", **kinds}
+    assert raw_texts(warehouse, kinds) == expected
+    rebuild(source, source.streams[0], destination)
     assert raw_texts(warehouse, kinds) == expected
 
 

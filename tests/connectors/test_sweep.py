@@ -187,7 +187,7 @@ def test_only_what_lies_and_is_named_as_a_load_does_is_touched(
         f"shop/orders/dt=today/load_id={uuid4()}/a1-00001.csv.zst",
         f"{place.prefix}/deeper/a1-00001.csv.zst",
         f"{place.prefix}/README",
-        f"{place.prefix}/a1-00001.parquet",
+        f"{place.prefix}/a1-00001.orc",
         f"shop/orders_old/dt=2024-02-03/load_id={uuid4()}/a1-00001.csv.zst",
         f"shop/refunds/dt=2024-02-03/load_id={uuid4()}/a1-00001.csv.zst",
     ]
@@ -201,7 +201,7 @@ def test_only_what_lies_and_is_named_as_a_load_does_is_touched(
     report, *others = sweep([shop_source()], destination)
     assert (report.objects, report.doubts) == (3, ())
     left = [path.name for path in folder.iterdir() if path.is_file() and not path.is_symlink()]
-    assert sorted(left) == ["README", "a1-00001.parquet"]
+    assert sorted(left) == ["README", "a1-00001.orc"]
     assert all((landing_folder / name).exists() for name in strangers)
     assert (elsewhere / "a1-00001.csv.zst").read_text() == "precious"
     assert sorted((each.source, each.stream, each.objects) for each in others) == [
@@ -259,7 +259,7 @@ def test_after_a_kill_a_rerun_and_a_sweep_raw_is_rebuilt_from_what_is_left(
 ) -> None:
     files(tmp_path / "files")
     source, where = weather(tmp_path / "files")
-    killed = files_load(tmp_path / "files", warehouse, landing_folder, HEADWATER_FAILPOINT="chunk-landed:6")
+    killed = files_load(tmp_path / "files", warehouse, landing_folder, HEADWATER_FAILPOINT="chunk-landed:17")
     assert killed.wait(60) == -signal.SIGKILL
     left = {path.name: path.stat().st_size for path in landing_folder.rglob("a1-*")}
     assert sorted(left) == ["a1-00001.csv.zst", "a1-00002.csv.zst", "a1-00003.csv.zst#1"]

@@ -160,7 +160,7 @@ def answer(body: Any = b"", status: int = 200, **headers: str | int) -> bytes:
 
 
 def zipped(body: bytes) -> bytes:
-    return answer(gzip.compress(body), Content_Encoding="gzip")
+    return answer(gzip.compress(body, mtime=0), Content_Encoding="gzip")
 
 
 def chunked(body: bytes, size: int = 7) -> bytes:

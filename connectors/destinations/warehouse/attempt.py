@@ -20,15 +20,19 @@ from connectors.destinations.landing import Landing, Manifest
 from connectors.destinations.warehouse.columns import PAYLOAD, REJECTED, ROW, Kind, column_name, column_names
 from connectors.destinations.warehouse.connection import LOADING
 from connectors.destinations.warehouse.document_columns import NULL
+from connectors.destinations.warehouse.file_records import parser_of
 from connectors.destinations.warehouse.raw_table import fill_factor, raw_columns
-from connectors.destinations.warehouse.records import CsvRecords, JsonLines, RecordParser, Rejected, escaped
-from connectors.errors import LandingCorruptError
+from connectors.destinations.warehouse.records import RecordParser, Rejected, escaped
+from connectors.errors import LandingCorruptError, MalformedResponseError
 from connectors.failpoints import reach
+from connectors.file_formats import FileStream, OnBadFile
 from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER
 from connectors.model import Chunk, Column, FileVersion, LandingFormat, Stream
 
 SEGMENT_BYTES = 32 << 20
 """Bytes after which what was copied is committed, so that no transaction stays open for as long as a source sends."""
+
+_SEND_BYTES = 1 << 20
 
 
 class AttemptTable:
@@ -44,7 +48,7 @@ class AttemptTable:
         stream: Stream,
         load_id: UUID,
         attempt: int,
-        landing_format: LandingFormat,
+        record_format: LandingFormat,
         columns: Iterable[Column],
     ) -> None:
         self._connection = connection
@@ -52,17 +56,10 @@ class AttemptTable:
         self._label = f"{source}.{stream.name}"
         self.relation = f"l{load_id.hex}_{attempt}"
         self.name = sql.Identifier(LOADING, self.relation)
-        self._format = landing_format
+        self._is_binary = record_format is LandingFormat.PGCOPY
         self._typed = tuple(columns)
-        self._parser: RecordParser | None = None
-        if landing_format is LandingFormat.JSONL:
-            self._parser = JsonLines(
-                _json_columns(connection, source, stream),
-                {field.name: field.type for field in self._typed},
-                open_columns={column_name(field) for field in stream.columns},
-            )
-        elif landing_format is LandingFormat.CSV:
-            self._parser = CsvRecords(stream.nulls)
+        self._parser = parser_of(stream, record_format, self._typed, _json_columns(connection, source, stream))
+        self._sets_bad_files_aside = isinstance(stream, FileStream) and stream.on_bad_file is OnBadFile.QUARANTINE
         # What a typed source fills first becomes the raw table itself, so it is written once, and for good.
         self.may_become_raw = self._parser is None and not raw_columns(connection, source, stream.name)
         self._columns: list[str] = []
@@ -73,10 +70,16 @@ class AttemptTable:
         self.rows = 0
         self.unreadable = 0
         """Of the rows, those that no values could be made of."""
+        self.bad_files = 0
+        """Of those, the ones that stand for whole files."""
         self.assumes_fit = False
         """Whether it holds documents that nobody has judged: it becomes raw as it is, or is of no use."""
         self.does_not_fit = False
         """Whether it was of no use already: the load is in the landing alone."""
+        self._file: FileVersion | None = None
+        self._file_is_bad = False
+        self._before_file: tuple[int, int, object] = (0, 0, None)
+        """Rows, unreadable ones, and what was learned of the columns, before the file that is being taken apart."""
 
     @property
     def columns(self) -> list[str]:
@@ -103,6 +106,14 @@ class AttemptTable:
     def kinds(self) -> dict[str, Kind] | None:
         """What the values were, where the format tells, also of columns that had none."""
         return self._parser.kinds if self._parser is not None else None
+
+    @property
+    def asked(self) -> dict[str, str | None]:
+        """The type that each column asks for; None if it has had no value."""
+        typed = self.source_types
+        if self._parser is None:
+            return dict(typed)
+        return {name: typed.get(name) or kind for name, kind in self._parser.types.items()}
 
     def __enter__(self) -> Self:
         self._drop_earlier()
@@ -161,15 +172,20 @@ class AttemptTable:
         """Add a chunk's records.
 
         Returns:
-            How many there were, rejected ones included.
+            How many there were, rejected ones included; less than none when its file turns out to be bad, so that what
+            came of it before counts no more.
+
+        Raises:
+            MalformedResponseError: its file is not what the stream says, and bad files are not set aside.
         """
         if self._parser is None:
             rows = self._write_typed(chunk)  # counted by the server, at the end of the segment
         else:
-            rows = self._write_parsed(chunk, self._parser)
+            rows = self._write_file(chunk, self._parser) if chunk.file else self._write_parsed(chunk, self._parser)
             self.rows += rows
         self._segment_bytes += len(chunk.data)
-        if self._segment_bytes >= SEGMENT_BYTES:
+        # What comes of the landing in binary is not cut at rows, and says so by not counting them.
+        if self._segment_bytes >= SEGMENT_BYTES and (self._parser is not None or chunk.rows):
             self._end_segment()
         return rows
 
@@ -203,11 +219,56 @@ class AttemptTable:
             self._connection.execute(sql.SQL("analyze {}").format(self.name))
 
     def _write_typed(self, chunk: Chunk) -> int:
-        if self._segment is None:
+        if self._segment is None and self._is_binary:
             self._begin_segment(sql.SQL("copy {} ({}) from stdin (format binary)"), self._columns)
             self._send(PGCOPY_HEADER)
+        elif self._segment is None:
+            self._begin_segment(sql.SQL("copy {} ({}) from stdin (format csv)"), self._columns)
         self._send(chunk.data)
         return chunk.rows
+
+    def _write_file(self, chunk: Chunk, parser: RecordParser) -> int:
+        if chunk.file != self._file:
+            self._file = chunk.file
+            self._file_is_bad = False
+            self._before_file = (self.rows, self.unreadable, parser.learned())
+        if self._file_is_bad:
+            return 0
+        if chunk.refused is not None:
+            return self._set_file_aside(chunk.refused, parser)
+        try:
+            return self._write_parsed(chunk, parser)
+        except MalformedResponseError as error:
+            if not self._sets_bad_files_aside:
+                raise
+            return self._set_file_aside(error.what, parser)
+
+    def _set_file_aside(self, why: str, parser: RecordParser) -> int:
+        """Have one rejected row stand for the file, instead of those that it had until it went wrong."""
+        assert self._file is not None  # noqa: S101 - begun by the caller
+        self._end_segment()
+        rows, unreadable, learned = self._before_file
+        parser.unlearn(learned)
+        changes = [sql.SQL("alter column {} restart with {}").format(sql.Identifier(ROW), sql.Literal(rows + 1))]
+        changes += [
+            sql.SQL("drop column {}").format(sql.Identifier(column))
+            for column in self._columns
+            if column not in parser.columns
+        ]
+        self._connection.execute(
+            sql.SQL("delete from {0} where {1} > {2}; alter table {0} {3}").format(
+                self.name, sql.Identifier(ROW), sql.Literal(rows), sql.SQL(", ").join(changes)
+            )
+        )
+        self._columns = list(parser.columns)
+        self._send_lines([self._rejected(Rejected(f"the whole file: {why}", self._file.path))])
+        self._file_is_bad = True
+        self.bad_files += 1
+        self.unreadable = unreadable + 1
+        return rows + 1 - self.rows
+
+    def _rejected(self, record: Rejected) -> bytes:
+        return b"\t".join([escaped(record.reason, ""), escaped(record.payload, ""), *[NULL] * len(self._columns)])
 
     def _write_parsed(self, chunk: Chunk, parser: RecordParser) -> int:
         """Rows of text. A rejected record is a row too, with no values but the reason and what it was."""
@@ -215,21 +276,23 @@ class AttemptTable:
             unrejected = [NULL] * len(columns[0])
             self._send_lines(list(map(b"\t".join, zip(unrejected, unrejected, *columns, strict=True))))
             return len(unrejected)
-        rows = 0
+        rows = size = 0
         lines: list[bytes] = []
         for row in parser.rows(chunk):
             if len(parser.columns) != len(self._columns):
                 self._send_lines(lines)
-                lines = []
+                lines, size = [], 0
                 self._add_columns(parser.columns)
             if isinstance(row, Rejected):
                 self.unreadable += 1
-                lines.append(
-                    b"\t".join([escaped(row.reason, ""), escaped(row.payload, ""), *[b"\\N"] * len(self._columns)])
-                )
+                lines.append(self._rejected(row))
             else:
-                lines.append(b"\t".join([b"\\N", b"\\N", *row]))
+                lines.append(b"\t".join([NULL, NULL, *row]))
             rows += 1
+            size += len(lines[-1])
+            if size >= _SEND_BYTES:  # a chunk may be the end of a file, and all its rows come of that
+                self._send_lines(lines)
+                lines, size = [], 0
         if len(parser.columns) != len(self._columns):  # a header without a row
             self._add_columns(parser.columns)
         self._send_lines(lines)
@@ -271,7 +334,7 @@ class AttemptTable:
         self._segment_bytes = 0
         if segment is None:
             return
-        if self._parser is None:
+        if self._is_binary:
             segment.write(PGCOPY_TRAILER)
         self._segment_end.close()
         if self._parser is None:
@@ -308,7 +371,8 @@ class AttemptTable:
         if self.rows != manifest.rows:
             raise LandingCorruptError(
                 f"The landing has {self.rows:,} rows of this load; its manifest says {manifest.rows:,}.",
-                remedy="Restore its objects from a backup of the landing, or extract the load again.",
+                remedy="Restore its objects from a backup of the landing, or extract the load again. If the definition "
+                "was changed so that other rows come of the stream's files, run it once with full_refresh.",
             )
         return tuple(files.values())
 

@@ -150,7 +150,7 @@ class _Commit:
             self._release(replay)
         if replay is not None and replay.rows is not None:
             return quarantined  # they were there before
-        if quarantined > self._stream.reject_limit * self._attempt.rows:
+        if quarantined - self._attempt.bad_files > self._stream.reject_limit * self._attempt.rows:
             row = self._execute(
                 sql.SQL("select {rejected} from {table} where {rejected} is not null order by {row} limit 1").format(
                     table=self._attempt.name, rejected=sql.Identifier(REJECTED), row=sql.Identifier(ROW)

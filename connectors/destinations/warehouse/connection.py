@@ -17,7 +17,11 @@ LOADING = "loading"
 _SETTINGS = {
     "client_encoding": "UTF8",
     "timezone": "UTC",
+    # How values are written as text, which is how they are compared, landed and exported.
     "datestyle": "ISO",
+    "intervalstyle": "postgres",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
     "client_min_messages": "warning",
     # A lock that a dead client left is waited out, not waited for.
     "lock_timeout": "90s",

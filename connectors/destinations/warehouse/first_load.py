@@ -14,6 +14,7 @@ from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, r
 from connectors.destinations.warehouse.records import RecordParser, Rejected, transposed
 from connectors.destinations.warehouse.typed_documents import TypedDocuments, UnfitError
 from connectors.errors import ContractViolationError
+from connectors.file_formats import FileStream
 from connectors.model import Chunk, Column, LandingFormat, Stream
 
 
@@ -23,12 +24,13 @@ def table_for_extraction(
     stream: Stream,
     load_id: UUID,
     attempt: int,
-    landing_format: LandingFormat,
+    record_format: LandingFormat,
     columns: Iterable[Column],
 ) -> AttemptTable:
     """The table that an extraction fills while it lands. If it turns out to be of no use, the landing has the load."""
     columns = tuple(columns)
-    is_untyped = landing_format is LandingFormat.JSONL and not columns
+    # Files may turn out to be bad at their end, and are judged row by row from the first.
+    is_untyped = record_format is LandingFormat.JSONL and not columns and not isinstance(stream, FileStream)
     if is_untyped and not raw_columns(connection, source, stream.name):
         with suppress(ContractViolationError):  # a type that is none: the commit says so
             declared = RawTable(connection, LoadContext(source, stream, load_id, None)).declared_types()
@@ -39,11 +41,11 @@ def table_for_extraction(
                     stream,
                     load_id,
                     attempt,
-                    landing_format,
+                    record_format,
                     columns,
                     typed=TypedDocuments(declared),
                 )
-    return AttemptTable(connection, source, stream, load_id, attempt, landing_format, columns)
+    return AttemptTable(connection, source, stream, load_id, attempt, record_format, columns)
 
 
 class FirstLoadTable(AttemptTable):
@@ -56,12 +58,12 @@ class FirstLoadTable(AttemptTable):
         stream: Stream,
         load_id: UUID,
         attempt: int,
-        landing_format: LandingFormat,
+        record_format: LandingFormat,
         columns: Iterable[Column],
         *,
         typed: TypedDocuments,
     ) -> None:
-        super().__init__(connection, source, stream, load_id, attempt, landing_format, columns)
+        super().__init__(connection, source, stream, load_id, attempt, record_format, columns)
         self._documents = typed
         self.assumes_fit = True
         self.may_become_raw = True

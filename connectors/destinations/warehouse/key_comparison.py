@@ -17,7 +17,6 @@ from connectors.destinations.warehouse.columns import (
     DELETED_AT,
     LOAD_ID,
     LOADED_AT,
-    inferred_type,
     needs_check,
     widens,
 )
@@ -206,16 +205,12 @@ class KeyComparison:
 
     def _common_type(self, name: str, raw: str) -> str:
         """The wider of raw's type and of the one that a load of rows would ask for."""
-        typed = self._attempt.source_types
-        asked: str | None = self._table.declared_types().get(name) or typed.get(name)
-        if asked is None:
-            kinds = self._attempt.kinds
-            asked = inferred_type(kinds[name]) if kinds is not None else "text"
+        asked = self._table.declared_types().get(name) or self._attempt.asked[name]
         if asked is None or asked == raw or raw == "text":
             return raw
         if widens(raw, asked):
             return asked
-        if name in typed and not widens(asked, raw):
+        if name in self._attempt.source_types and not widens(asked, raw):
             raise self._context.violation(
                 f"The source's key `{name}` is {asked}, raw's is {raw}: they cannot be compared.",
                 "Load the stream first; if that fails too, it says what to do.",

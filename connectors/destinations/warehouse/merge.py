@@ -17,7 +17,6 @@ from connectors.destinations.warehouse.columns import (
     REJECTED,
     ROW,
     column_name,
-    inferred_type,
     widens,
 )
 from connectors.destinations.warehouse.connection import LOADING
@@ -155,14 +154,10 @@ class Merge:
         declared = self._table.declared_types()
         if (typed := self._attempt.types) is not None:
             return {name: self._declared_for(name, kind, declared.get(name)) for name, kind in typed.items()}
-        kinds = self._attempt.kinds
+        asked = self._attempt.asked
         types: dict[str, str] = {}
         for name in self._attempt.columns:
-            kind = declared.get(name) or self._attempt.source_types.get(name)
-            if kind is None:
-                kind = inferred_type(kinds[name]) if kinds is not None else "text"
-            if kind is None:
-                kind = self._table.columns.get(name)
+            kind = declared.get(name) or asked[name] or self._table.columns.get(name)
             if kind is not None:
                 types[name] = kind
         return {**types, **{name: kind for name, kind in declared.items() if name not in types}}

@@ -1,4 +1,4 @@
-"""Landed records as rows for COPY: one function a format, and what each learns of the columns on the way.
+"""Landed records as rows for COPY, and what is learned of the columns on the way: here of documents, one a line.
 
 A record that cannot become a row (malformed, ragged, with a NUL that text cannot hold) is given on as a rejected
 one, with the reason: it is counted, and goes to quarantine.
@@ -6,20 +6,18 @@ one, with the reason: it is counted, and goes to quarantine.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
-from connectors.destinations.warehouse.columns import Kind, column_names, document_kinds
+from connectors.destinations.warehouse.columns import Kind, column_names, document_kinds, inferred_type
 from connectors.destinations.warehouse.document_columns import LONGEST_BIGINT, NULL, DocumentColumns, UnusualError
-from connectors.errors import MalformedResponseError
-from connectors.model import Chunk, FileVersion
+from connectors.model import Chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +35,34 @@ Row = list[bytes] | Rejected
 class RecordParser(Protocol):
     """Turns chunks into rows. `columns` grows when a record brings a new field; rows before it are shorter."""
 
-    columns: list[str]
+    @property
+    def columns(self) -> list[str]: ...
 
     @property
     def kinds(self) -> dict[str, Kind] | None:
-        """By column; None where the format does not type its values (CSV)."""
+        """By column; None where the format does not type its values one by one (CSV, Parquet)."""
         ...
 
-    def rows(self, chunk: Chunk) -> Iterator[Row]: ...
+    @property
+    def types(self) -> dict[str, str | None]:
+        """The type that each column asks for; None if it has had no value."""
+        ...
+
+    def rows(self, chunk: Chunk) -> Iterator[Row]:
+        """The rows of a chunk.
+
+        Raises:
+            MalformedResponseError: the chunk's file is not of the format.
+        """
+        ...
+
+    def learned(self) -> Any:
+        """What is known of the columns by now; for `unlearn`."""
+        ...
+
+    def unlearn(self, learned: Any) -> None:
+        """Forget what was learned of the columns since then: it came of a file that does not count."""
+        ...
 
     def values_by_column(self, chunk: Chunk) -> list[list[bytes]] | None:
         """The same rows at once, as the values of each column, where none of them is rejected or brings a new field;
@@ -98,6 +116,10 @@ class JsonLines:
     @property
     def kinds(self) -> dict[str, Kind]:
         return {column: Kind(kind) for column, kind in zip(self.columns, self._kinds, strict=True)}
+
+    @property
+    def types(self) -> dict[str, str | None]:
+        return {column: inferred_type(kind) for column, kind in self.kinds.items()}
 
     def rows(self, chunk: Chunk) -> Iterator[Row]:
         decode = self._decoder.decode
@@ -175,8 +197,19 @@ class JsonLines:
             row.append(value)
         return row
 
+    def learned(self) -> dict[str, int]:
+        return dict(zip(self._fields, self._kinds, strict=True))
+
+    def unlearn(self, learned: Any) -> None:
+        self._kinds = list(learned.values())
+        self._refused = self._refused[: len(learned)]
+        self._set_fields(list(learned))
+
     def _add_fields(self, document: Iterable[str]) -> None:
-        self._fields = column_names([*self._fields, *(field for field in document if field not in self._fields)])
+        self._set_fields([*self._fields, *(field for field in document if field not in self._fields)])
+
+    def _set_fields(self, fields: list[str]) -> None:
+        self._fields = column_names(fields)
         self.columns = list(self._fields.values())
         self._kinds += [0] * (len(self.columns) - len(self._kinds))
         self._refused += [0] * (len(self.columns) - len(self._refused))
@@ -254,71 +287,6 @@ _PAIRS = json.JSONDecoder(object_pairs_hook=list, parse_int=str, parse_float=str
 """Reads an object as a list of pairs; numbers stay text, whatever their length."""
 
 
-class CsvRecords:
-    """CSV with a header line in each file. Values are text; `nulls` are those that mean none."""
-
-    kinds: dict[str, Kind] | None = None
-
-    def __init__(self, nulls: Collection[str]) -> None:
-        self.columns: list[str] = []
-        self._nulls = frozenset(nulls)
-        self._file: FileVersion | None = None
-        self._header: list[str] = []
-        self._line = 0
-
-    def rows(self, chunk: Chunk) -> Iterator[Row]:
-        begins = chunk.file != self._file or not self._header
-        if begins:
-            self._file = chunk.file
-            self._header = []
-            self._line = 0
-        try:
-            text = chunk.data.decode("utf-8-sig" if begins else "utf-8")
-        except UnicodeDecodeError as error:
-            raise self._malformed(f"is not UTF-8 at byte {error.start} of a block") from None
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        try:
-            for values in reader:
-                self._line += 1
-                if not self._header:
-                    self._begin_file(values)
-                elif values:
-                    yield self._row(values)
-        except csv.Error as error:
-            raise self._malformed(f"is no CSV in record {self._line + 1}: {error}") from error
-
-    def values_by_column(self, chunk: Chunk) -> list[list[bytes]] | None:  # noqa: ARG002 - part of the protocol
-        return None
-
-    def _begin_file(self, header: list[str]) -> None:
-        names = column_names(header)
-        self._header = [names[field] for field in header]
-        self.columns += [column for column in self._header if column not in self.columns]
-
-    def _row(self, values: list[str]) -> Row:
-        if len(values) != len(self._header):
-            return Rejected(
-                f"{self._place()}, record {self._line}: {len(values)} values under {len(self._header)} columns",
-                readable(",".join(values).encode()),
-            )
-        by_column = dict(zip(self._header, values, strict=True))
-        try:
-            return [
-                NULL if (value := by_column.get(column)) is None or value in self._nulls else escaped(value, column)
-                for column in self.columns
-            ]
-        except ValueError as error:
-            return Rejected(f"{self._place()}, record {self._line}: {error}", readable(",".join(values).encode()))
-
-    def _place(self) -> str:
-        return self._file.path if self._file else "file"
-
-    def _malformed(self, what: str) -> MalformedResponseError:
-        return MalformedResponseError(
-            f"{self._place()} {what}.", remedy="Correct the file at its source; the next run reads it again."
-        )
-
-
 def transposed(rows: Iterable[Row], width: int) -> list[list[bytes]]:
     """The values of each column; rows from before a column was there have none."""
     full = ([*row, *[NULL] * (width - len(row))] for row in rows if not isinstance(row, Rejected))
@@ -339,6 +307,17 @@ def escaped(text: str, column: str) -> bytes:
         raise ValueError(f"column {column}: half of a surrogate pair, which is no character") from None
     # Many times faster than one translation of the text, above all for long ones.
     return data.replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r").replace(b"\t", b"\\t")
+
+
+def unescaped(value: bytes) -> str | None:
+    """A value of COPY text as it was; None for null."""
+    if b"\\" not in value:
+        return value.decode()
+    return None if value == NULL else _ESCAPE.sub(lambda match: _ESCAPED[match[0]], value).decode()
+
+
+_ESCAPED = {b"\\\\": b"\\", b"\\n": b"\n", b"\\r": b"\r", b"\\t": b"\t"}
+_ESCAPE = re.compile(rb"\\[\\nrt]")
 
 
 def readable(data: bytes) -> str:

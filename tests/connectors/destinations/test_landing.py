@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,11 +12,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.connections import StoreLocation
-from connectors.destinations.landing import Landing, LoadPlace, Manifest, _records
+from connectors.destinations.encodings import records
+from connectors.destinations.landing import Landing, LoadPlace, Manifest
 from connectors.errors import ConfigurationError, DestinationUnavailableError, LandingCorruptError
 from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER
 from connectors.model import Chunk, Column, FileVersion, LandingFormat
@@ -196,17 +198,24 @@ def test_a_store_that_does_not_answer_is_one_clear_error(place: LoadPlace) -> No
     assert "canary-9" not in str(caught.value)
 
 
+def cut(content: bytes, size: int) -> Iterator[bytes]:
+    """As stored, in pieces. Nothing is compressed in it, so each piece comes out alone."""
+    compressor = zstandard.ZstdCompressor().compressobj()
+    for start in range(0, len(content), size):
+        yield compressor.compress(content[start : start + size])
+        yield compressor.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+    yield compressor.flush()
+
+
 @given(st.lists(st.binary(max_size=40), max_size=8), st.integers(1, 13))
 def test_copy_data_survives_any_cut(rows: list[bytes], block: int) -> None:
     stored = PGCOPY_HEADER + b"".join(rows) + PGCOPY_TRAILER
-    blocks = (stored[start : start + block] for start in range(0, len(stored), block))
-    assert b"".join(chunk.data for chunk in _records(blocks, LandingFormat.PGCOPY, None)) == b"".join(rows)
+    assert b"".join(chunk.data for chunk in records(cut(stored, block), LandingFormat.PGCOPY)) == b"".join(rows)
 
 
 @given(st.lists(st.binary(max_size=9).map(lambda line: line.replace(b"\n", b".")), max_size=8), st.integers(1, 13))
 def test_lines_survive_any_cut(lines: list[bytes], block: int) -> None:
     stored = b"".join(line + b"\n" for line in lines)
-    blocks = (stored[start : start + block] for start in range(0, len(stored), block))
-    chunks = list(_records(blocks, LandingFormat.JSONL, None))
+    chunks = list(records(cut(stored, block), LandingFormat.JSONL))
     assert b"".join(chunk.data for chunk in chunks) == stored
     assert all(chunk.data.endswith(b"\n") and chunk.rows == chunk.data.count(b"\n") for chunk in chunks)
