@@ -35,6 +35,7 @@ from xdist.scheduler import LoadScopeScheduling
 from connectors.connections import StoreLocation
 from connectors.destinations.landing import Landing
 from connectors.destinations.warehouse.migrations import ROLES, upgrade
+from connectors.http_pace import PACES
 from connectors.ingest import Destination
 from deployments.local.postgres import LocalPostgres
 from deployments.local.server import PostgresServer
@@ -103,6 +104,12 @@ class Server:
     def drop_database(self, name: str) -> None:
         with self.connect() as connection:
             connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(autouse=True)
+def strangers() -> None:
+    """A port that is given out again is another host: it has asked nobody to leave it alone."""
+    PACES._by_origin.clear()
 
 
 @pytest.fixture(scope="session")
