@@ -21,7 +21,15 @@ from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.commit import CommitRequest, record
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.key_comparison import KeyComparison, commit_keys
-from connectors.destinations.warehouse.ledger import LEASE_SECONDS, Lease, Load, LoadKind, LoadReport, Purpose
+from connectors.destinations.warehouse.ledger import (
+    LEASE_SECONDS,
+    Lease,
+    Load,
+    LoadKind,
+    LoadReport,
+    Purpose,
+    take_turn,
+)
 from connectors.destinations.warehouse.raw_table import LoadContext, raw_columns
 from connectors.errors import ConfigurationError, HeadwaterError
 from connectors.failpoints import reach
@@ -119,6 +127,8 @@ class _Comparing:
         self._close("It ended before its commit; keys are read anew.")
         purpose = Purpose(self.source.name, self.stream.name, LoadKind.KEYS)
         with self.lease.guard(self.connection):
+            # Commits before it are in raw when the keys are read; those after it say so by when they were.
+            take_turn(self.connection, self.source.name, self.stream.name)
             load = ledger.begin_load(self.connection, uuid7(), purpose, self.run_id)
         reach("load-begun")
         try:
@@ -168,14 +178,15 @@ class _Comparing:
                 with self.lease.guard(self.connection):
                     ledger.mark_landed(self.connection, load.load_id, place.manifest_key, manifest.rows, size)
                 reach("landed-noted")
-            work = partial(commit_keys, self.connection, self.lease, attempt, request, check)
+            work = partial(commit_keys, self.connection, self.lease, attempt, request, check, began_at=load.started_at)
             return settled(work, self.destination, request, self.log)
 
     def _nothing_to_compare(self, load: Load) -> LoadReport:
         self.log.info("%s.%s has never been loaded: there are no rows to compare.", self.source.name, self.stream.name)
         report = LoadReport(self.source.name, self.stream.name, load.load_id, None, 0, 0, 0, 0, 0, 0, 0, None)
         with self.lease.guard(self.connection):
-            record(self.connection, report)
+            when = take_turn(self.connection, self.source.name, self.stream.name)
+            record(self.connection, report, when)
         return report
 
     def _check(self, comparison: KeyComparison, *, usual_limit: float) -> None:

@@ -1,6 +1,6 @@
 """Source → landing → raw, for one stream: the walk that every load takes.
 
-1. Take the stream's lease, so that runs of one stream take turns.
+1. Take the stream's lease, so that runs of one stream take turns; to read a window, that of the window.
 2. A load that an earlier run left behind is finished first; if it has landed, from the landing.
 3. Extract what changed since the watermark (or a window). Each chunk goes to the landing and to the attempt's table.
 4. Write the manifest: from here on the source need not be asked again.
@@ -35,7 +35,13 @@ from connectors.destinations.warehouse.ledger import LEASE_SECONDS, Lease, Load,
 from connectors.destinations.warehouse.raw_table import LoadContext
 from connectors.destinations.warehouse.typed_documents import UnfitError
 from connectors.destinations.warehouse.watermark import Watermark, read_watermark
-from connectors.errors import DataError, HeadwaterError, LandingCorruptError, SourceRewoundError
+from connectors.errors import (
+    DataError,
+    DestinationUnavailableError,
+    HeadwaterError,
+    LandingCorruptError,
+    SourceRewoundError,
+)
 from connectors.failpoints import reach
 from connectors.model import (
     Chunk,
@@ -60,6 +66,7 @@ WAREHOUSE_LOADER = Database("warehouse_loader")
 LANDING = ObjectStore("landing")
 
 _PROGRESS_ROWS = 100_000
+_MOST_READINGS = 5
 
 Logger = logging.Logger | logging.LoggerAdapter[Any]
 
@@ -117,7 +124,13 @@ def ingest(
         check_window(stream, window)
         check_full_refresh(window, full_refresh)
         lease = Lease(
-            destination.warehouse, source.name, stream.name, run, wait_seconds=wait_seconds, lease_seconds=lease_seconds
+            destination.warehouse,
+            source.name,
+            stream.name,
+            run,
+            wait_seconds=wait_seconds,
+            lease_seconds=lease_seconds,
+            window=window,
         )
         with (
             translated_errors(),
@@ -233,6 +246,7 @@ class _Ingestion:
             load.attempt,
             extraction.format,
             extraction.columns,
+            scope=self.lease.scope,
         ) as attempt:
             with self.destination.landing.writer(
                 self._place(load), load.attempt, extraction.format, extraction.landing, extraction.columns
@@ -289,14 +303,26 @@ class _Ingestion:
         )
 
     def _load_landed(self, load: Load, manifest: Manifest) -> LoadReport:
-        with self._attempt(load, manifest.record_format, manifest.source_columns) as attempt:
-            files = attempt.fill_from(self.destination.landing, manifest)
-            self._note_landed(load, manifest)
-            return self._commit(load, attempt, manifest.position, files)
+        for _ in range(_MOST_READINGS):
+            with self._attempt(load, manifest.record_format, manifest.source_columns) as attempt, suppress(UnfitError):
+                files = attempt.fill_from(self.destination.landing, manifest)
+                self._note_landed(load, manifest)
+                return self._commit(load, attempt, manifest.position, files)
+        raise DestinationUnavailableError(
+            f"The columns of raw changed {_MOST_READINGS} times while the load was taken from the landing.",
+            remedy="Run again: the load has landed, and other loads of the stream have made their changes by now.",
+        )
 
     def _attempt(self, load: Load, landing_format: LandingFormat, columns: tuple[Column, ...]) -> AttemptTable:
         return AttemptTable(
-            self.connection, self.source.name, self.stream, load.load_id, load.attempt, landing_format, columns
+            self.connection,
+            self.source.name,
+            self.stream,
+            load.load_id,
+            load.attempt,
+            landing_format,
+            columns,
+            scope=self.lease.scope,
         )
 
     def _highest(self, attempt: AttemptTable) -> str | None:

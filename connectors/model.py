@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from connectors.errors import ConfigurationError, UnknownNameError, WindowError
 
@@ -113,6 +114,14 @@ class Window:
     def __str__(self) -> str:
         return f"[{_short(self.start)}, {_short(self.end)})"
 
+    def covers(self, other: Window) -> bool:
+        """Whether all of another window lies within this one."""
+        return self.start <= other.start and other.end <= self.end
+
+    def overlaps(self, other: Window) -> bool:
+        """Whether the two share an instant."""
+        return self.start < other.end and other.start < self.end
+
 
 def _instant(text: str, side: str) -> datetime:
     try:
@@ -130,6 +139,85 @@ def _short(instant: datetime) -> str:
     if instant.time() == datetime.min.time():
         return instant.date().isoformat()
     return instant.isoformat().replace("+00:00", "Z")
+
+
+class WindowSize(StrEnum):
+    """How long a stream's windows are, by the calendar of their time zone."""
+
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    """From Monday on."""
+    MONTH = "month"
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """The windows that a stream should have, one after the other without a gap: what backfills are planned by."""
+
+    size: WindowSize = WindowSize.DAY
+    time_zone: str = "UTC"
+    """Whose days, by its IANA name. A day on which its clocks change has 23 or 25 hours."""
+    first: str | None = None
+    """A date or instant in the first window; None: where the stream's rows begin."""
+    until: str | None = None
+    """Where the last one ends, for a source to which nothing is added any more; None: now."""
+
+    def __post_init__(self) -> None:
+        try:
+            ZoneInfo(self.time_zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ConfigurationError(
+                f"`{self.time_zone}` is no time zone.", remedy="Give its IANA name, e.g. America/New_York."
+            ) from None
+        for text, side in ((self.first, "first"), (self.until, "until")):
+            if text is not None:
+                _instant(text, side)
+
+    @property
+    def begin(self) -> datetime | None:
+        """Where the first window begins, if the definition says."""
+        return None if self.first is None else self.start_of(_instant(self.first, "first"))
+
+    def end_by(self, now: datetime) -> datetime:
+        """Where the last window ends that is over at an instant."""
+        if self.until is not None:
+            until = _instant(self.until, "until")
+            start = self.start_of(until)
+            now = min(now, until if start == until else self.next(start))
+        return self.start_of(now)
+
+    def start_of(self, instant: datetime) -> datetime:
+        """Where the window begins that an instant lies in, in UTC."""
+        local = instant.astimezone(ZoneInfo(self.time_zone))
+        if self.size is WindowSize.HOUR:
+            into = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
+            return instant.astimezone(UTC) - into
+        day = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+        if self.size is WindowSize.WEEK:
+            day -= timedelta(days=day.weekday())
+        elif self.size is WindowSize.MONTH:
+            day = day.replace(day=1)
+        return day.astimezone(UTC)
+
+    def next(self, start: datetime) -> datetime:
+        """Where the window ends that begins there."""
+        # The calendar's next hour, day … begins less than so long after the middle of this one.
+        far = {
+            WindowSize.HOUR: timedelta(hours=1),
+            WindowSize.DAY: timedelta(hours=30),
+            WindowSize.WEEK: timedelta(days=7, hours=12),
+            WindowSize.MONTH: timedelta(days=31, hours=12),
+        }
+        return self.start_of(start + far[self.size])
+
+    def within(self, start: datetime, end: datetime) -> Iterator[Window]:
+        """The windows that have an instant in `[start, end)`, in their order."""
+        at = self.start_of(start)
+        while at < end:
+            following = self.next(at)
+            yield Window(at, following)
+            at = following
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +272,8 @@ class Stream:
     cursor: Cursor | None = None
     event_time: str | None = None
     """The column that says when a row's event happened; what windows are cut by. None: no windows."""
+    windows: Windows = field(default_factory=Windows)
+    """How long they are, and from when to when there are any; of a stream with an event_time."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """PostgreSQL types by column, where the source's own typing is not enough (instants in JSON, anything in CSV)."""
     nulls: tuple[str, ...] = ()

@@ -21,9 +21,10 @@ from connectors.destinations.landing import Landing, Manifest
 from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.key_comparison import KeyComparison
-from connectors.destinations.warehouse.ledger import Lease, LoadKind
+from connectors.destinations.warehouse.ledger import Lease, LoadKind, take_turn
 from connectors.destinations.warehouse.merge import Merge, Past
-from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, Replay
+from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, Replay, raw_columns
+from connectors.destinations.warehouse.windows import WindowBook, WindowColumn, counted
 from connectors.errors import HeadwaterError, LandingCorruptError
 from connectors.ingest import Destination, Logger
 from connectors.model import Source, Stream, Window
@@ -37,6 +38,7 @@ class _PastLoad:
     window_start: datetime | None
     window_end: datetime | None
     full_refresh: bool
+    started_at: datetime
     raw_loaded_at: datetime
     rows_extracted: int
     replay_of: UUID | None
@@ -80,6 +82,7 @@ def rebuild(
             connection.transaction(),
         ):
             lease.check(connection)
+            when = take_turn(connection, source.name, stream.name)
             loads = _past_loads(connection, source.name, stream.name)
             for number, load in enumerate(loads, 1):
                 manifest = _manifest(destination.landing, load)
@@ -98,6 +101,7 @@ def rebuild(
                     connection.execute(sql.SQL("delete from {}").format(table.name))
                 _repeat(connection, destination.landing, context, load, manifest)
                 log.info("Repeated load %s (%s of %s).", load.load_id, number, len(loads))
+            _recount_windows(connection, source.name, stream, when)
             return RebuildReport(len(loads), _rows(connection, source.name, stream.name))
     except HeadwaterError as error:
         raise error.at(source=source.name, stream=stream.name) from error.__cause__
@@ -106,8 +110,8 @@ def rebuild(
 def _past_loads(connection: psycopg.Connection, source: str, stream: str) -> list[_PastLoad]:
     with connection.cursor(row_factory=class_row(_PastLoad)) as cursor:
         return cursor.execute(
-            "select l.load_id, l.kind, l.manifest_key, l.window_start, l.window_end, l.full_refresh, l.raw_loaded_at,"
-            " l.rows_extracted, l.replay_of, o.raw_loaded_at as original_loaded_at"
+            "select l.load_id, l.kind, l.manifest_key, l.window_start, l.window_end, l.full_refresh, l.started_at,"
+            " l.raw_loaded_at, l.rows_extracted, l.replay_of, o.raw_loaded_at as original_loaded_at"
             " from ops.loads l left join ops.loads o on o.load_id = l.replay_of"
             " where l.source = %s and l.stream = %s and l.status = 'loaded' and l.manifest_key is not null"
             " order by l.raw_loaded_at, l.loaded_at",
@@ -162,12 +166,20 @@ def _repeat(
     ) as attempt:
         attempt.fill_from(landing, manifest)
         if load.kind == LoadKind.KEYS:
-            KeyComparison(connection, attempt, context, marked_at=load.raw_loaded_at).mark()
+            KeyComparison(connection, attempt, context, began_at=load.started_at, marked_at=load.raw_loaded_at).mark()
             return
         past = _past(connection, context)
         merge = Merge(connection, attempt, context, loaded_at=load.raw_loaded_at, past=past)
         merge.judge()
         merge.write()
+
+
+def _recount_windows(connection: psycopg.Connection, source: str, stream: Stream, when: datetime) -> None:
+    """Raw has of each window what its history says."""
+    column = WindowColumn.of(stream, raw_columns(connection, source, stream.name))
+    if column is not None:
+        raw = sql.Identifier(f"raw_{source}", stream.name)
+        WindowBook(connection, source, stream, None, when).recount(counted(connection, raw, column))
 
 
 def _rows(connection: psycopg.Connection, source: str, stream: str) -> int:

@@ -50,15 +50,19 @@ class AttemptTable:
         attempt: int,
         record_format: LandingFormat,
         columns: Iterable[Column],
+        *,
+        scope: str = "",
     ) -> None:
         self._connection = connection
+        self._source = source
         self._stream = stream
-        self._label = f"{source}.{stream.name}"
+        self._scope = scope
         self.relation = f"l{load_id.hex}_{attempt}"
         self.name = sql.Identifier(LOADING, self.relation)
         self._is_binary = record_format is LandingFormat.PGCOPY
         self._typed = tuple(columns)
-        self._parser = parser_of(stream, record_format, self._typed, _json_columns(connection, source, stream))
+        self._json_columns = _json_columns(connection, source, stream)
+        self._parser = parser_of(stream, record_format, self._typed, self._json_columns)
         self._sets_bad_files_aside = isinstance(stream, FileStream) and stream.on_bad_file is OnBadFile.QUARANTINE
         # What a typed source fills first becomes the raw table itself, so it is written once, and for good.
         self.may_become_raw = self._parser is None and not raw_columns(connection, source, stream.name)
@@ -80,6 +84,14 @@ class AttemptTable:
         self._file_is_bad = False
         self._before_file: tuple[int, int, object] = (0, 0, None)
         """Rows, unreadable ones, and what was learned of the columns, before the file that is being taken apart."""
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether its documents were taken apart by columns that raw has otherwise now: another load, of a window
+        beside this one, was committed since."""
+        return self._parser is not None and self._json_columns != _json_columns(
+            self._connection, self._source, self._stream
+        )
 
     @property
     def columns(self) -> list[str]:
@@ -133,7 +145,7 @@ class AttemptTable:
                 sql.SQL("") if self.may_become_raw else sql.SQL("unlogged"),
                 sql.SQL(", ").join([*own, *definitions]),
                 sql.Literal(fill_factor(self._stream) if self.may_become_raw else 100),
-                sql.Literal(self._label),
+                sql.Literal(f"{self._source}.{self._stream.name} {self._scope}".rstrip()),
                 name=self.name,
             )
         )
@@ -341,11 +353,18 @@ class AttemptTable:
             self.rows += self._copying.rowcount
 
     def _drop_earlier(self) -> None:
-        """Tables of this stream's dead attempts; the caller holds the stream's lease, so none is alive."""
+        """Tables of this stream's dead attempts: those of the lease that the caller holds, and of others that nobody
+        holds any more."""
         rows = self._connection.execute(
-            "select relname from pg_class where relnamespace = %s::regnamespace and relkind = 'r'"
-            " and obj_description(oid, 'pg_class') = %s",
-            [LOADING, self._label],
+            """
+            select c.relname from pg_class c
+            join ops.streams s
+                on obj_description(c.oid, 'pg_class') = rtrim(s.source || '.' || s.stream || ' ' || s.scope)
+            left join pg_stat_activity a on a.pid = s.holder_pid and a.backend_start = s.holder_session_start
+            where c.relnamespace = %s::regnamespace and c.relkind = 'r' and s.source = %s and s.stream = %s
+              and (s.scope = %s or s.holder is null or a.pid is null)
+            """,
+            [LOADING, self._source, self._stream.name, self._scope],
         ).fetchall()
         for (name,) in rows:
             # One that sleeps in the middle of its COPY holds a lock: its table is left to a later run.

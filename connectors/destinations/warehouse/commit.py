@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import psycopg
 from psycopg import sql
@@ -17,7 +17,7 @@ from connectors.cursors import may_be_watermark
 from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.columns import BESIDE, PAYLOAD, REJECTED, ROW
 from connectors.destinations.warehouse.connection import connect
-from connectors.destinations.warehouse.ledger import Lease, LoadReport
+from connectors.destinations.warehouse.ledger import Lease, LoadReport, take_turn
 from connectors.destinations.warehouse.merge import Merge
 from connectors.destinations.warehouse.raw_table import LoadContext, Replay, type_name
 from connectors.destinations.warehouse.watermark import (
@@ -27,6 +27,7 @@ from connectors.destinations.warehouse.watermark import (
     read_watermark,
     write_watermark,
 )
+from connectors.destinations.warehouse.windows import WindowBook, counted
 from connectors.failpoints import reach
 from connectors.model import FileVersion, SourcePosition
 
@@ -54,7 +55,8 @@ def commit(connection: psycopg.Connection, lease: Lease, attempt: AttemptTable, 
     with connection.transaction():
         lease.check(connection)
         reach("commit-begun")
-        report = report_of(connection, request) or _Commit(connection, attempt, request).run()
+        when = take_turn(connection, request.context.source, request.context.stream.name)
+        report = report_of(connection, request) or _Commit(connection, attempt, request, when).run()
     reach("committed")
     return report
 
@@ -67,11 +69,8 @@ def settle(warehouse: URL, request: CommitRequest) -> LoadReport | None:
     """
     context = request.context
     with connect(warehouse, f"settle {context.source}.{context.stream.name}") as connection:
-        # The commit holds this row: the lock is given when it has ended, one way or the other.
-        connection.execute(
-            "select from ops.streams where source = %s and stream = %s for update",
-            [context.source, context.stream.name],
-        )
+        # The commit keeps others out: they get their turn when it has ended, one way or the other.
+        take_turn(connection, context.source, context.stream.name)
         return report_of(connection, request)
 
 
@@ -91,7 +90,10 @@ def report_of(connection: psycopg.Connection, request: CommitRequest) -> LoadRep
 class _Commit:
     """The steps of one commit, inside its transaction."""
 
-    def __init__(self, connection: psycopg.Connection, attempt: AttemptTable, request: CommitRequest) -> None:
+    def __init__(
+        self, connection: psycopg.Connection, attempt: AttemptTable, request: CommitRequest, when: datetime
+    ) -> None:
+        self._when = when
         self._connection = connection
         self._attempt = attempt
         self._request = request
@@ -99,13 +101,14 @@ class _Commit:
         self._stream = request.context.stream
 
     def run(self) -> LoadReport:
-        merge = Merge(self._connection, self._attempt, self._context)
+        merge = Merge(self._connection, self._attempt, self._context, loaded_at=self._when)
         merge.judge()
         reach("rows-judged")
         quarantined = 0 if merge.is_raw else self._quarantine()
         reach("rows-quarantined")
         watermark = self._next_watermark(merge)
         counts = merge.write()
+        self._note_windows(merge)
         reach("rows-written")
         self._move_watermark(merge, watermark)
         self._remember_files()
@@ -120,7 +123,7 @@ class _Commit:
             watermark=watermark.value,
             **counts,
         )
-        record(self._connection, report)
+        record(self._connection, report, self._when)
         reach("load-recorded")
         self._connection.execute(sql.SQL("drop table if exists {}").format(self._attempt.name))
         return report
@@ -178,6 +181,19 @@ class _Commit:
                 "rows": None if replay.rows is None else list(replay.rows),
             },
         )
+
+    def _note_windows(self, merge: Merge) -> None:
+        book = WindowBook(self._connection, self._context.source, self._stream, self._context.load_id, self._when)
+        column, window = merge.window_column, self._context.window
+        changes = merge.window_changes
+        if column is not None and changes:
+            book.note_changes(changes)
+        if self._context.replay is not None:
+            if column is not None:
+                book.recount(counted(self._connection, merge.raw, column), [change.start for change in changes])
+        elif window is not None:
+            rows = {} if column is None else counted(self._connection, merge.raw, column, window)
+            book.note_read(window, rows)
 
     def _next_watermark(self, merge: Merge) -> Watermark:
         """The committed position as far as the load makes it sure. A window has none, nor has a replay."""
@@ -253,18 +269,19 @@ class _Commit:
             )
 
 
-def record(connection: psycopg.Connection, report: LoadReport) -> None:
+def record(connection: psycopg.Connection, report: LoadReport, when: datetime) -> None:
     """Inside the transaction: that the load is loaded, with what became of its rows."""
     connection.execute(
         """
         update ops.loads
-        set status = 'loaded', loaded_at = clock_timestamp(), raw_loaded_at = now(),
+        set status = 'loaded', loaded_at = clock_timestamp(), raw_loaded_at = %s,
             cursor_to = %s, error = null, rows_extracted = %s,
             rows_inserted = %s, rows_updated = %s, rows_unchanged = %s, rows_duplicate = %s,
             rows_quarantined = %s, rows_deleted = %s
         where load_id = %s
         """,
         [
+            when,
             report.watermark,
             report.extracted,
             report.inserted,

@@ -26,6 +26,8 @@ def table_for_extraction(
     attempt: int,
     record_format: LandingFormat,
     columns: Iterable[Column],
+    *,
+    scope: str = "",
 ) -> AttemptTable:
     """The table that an extraction fills while it lands. If it turns out to be of no use, the landing has the load."""
     columns = tuple(columns)
@@ -44,8 +46,9 @@ def table_for_extraction(
                     record_format,
                     columns,
                     typed=TypedDocuments(declared),
+                    scope=scope,
                 )
-    return AttemptTable(connection, source, stream, load_id, attempt, record_format, columns)
+    return AttemptTable(connection, source, stream, load_id, attempt, record_format, columns, scope=scope)
 
 
 class FirstLoadTable(AttemptTable):
@@ -62,8 +65,9 @@ class FirstLoadTable(AttemptTable):
         columns: Iterable[Column],
         *,
         typed: TypedDocuments,
+        scope: str = "",
     ) -> None:
-        super().__init__(connection, source, stream, load_id, attempt, record_format, columns)
+        super().__init__(connection, source, stream, load_id, attempt, record_format, columns, scope=scope)
         self._documents = typed
         self.assumes_fit = True
         self.may_become_raw = True

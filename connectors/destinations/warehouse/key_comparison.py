@@ -21,8 +21,9 @@ from connectors.destinations.warehouse.columns import (
     widens,
 )
 from connectors.destinations.warehouse.commit import CommitRequest, record, report_of
-from connectors.destinations.warehouse.ledger import Lease, LoadReport
+from connectors.destinations.warehouse.ledger import Lease, LoadReport, take_turn
 from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, type_name
+from connectors.destinations.warehouse.windows import WindowBook, WindowChange, WindowColumn
 from connectors.errors import ContractViolationError
 from connectors.failpoints import reach
 
@@ -33,10 +34,12 @@ def commit_keys(
     attempt: AttemptTable,
     request: CommitRequest,
     check: Callable[[KeyComparison], None],
+    began_at: datetime,
 ) -> LoadReport:
     """Make a read of all keys count, in one transaction.
 
     Args:
+        began_at: when the read of the keys began; what raw has got since then is not judged by them.
         check: what has to hold before anything is marked; it raises if it does not.
 
     Raises:
@@ -47,9 +50,10 @@ def commit_keys(
     with connection.transaction():
         lease.check(connection)
         reach("commit-begun")
+        when = take_turn(connection, request.context.source, request.context.stream.name)
         report = report_of(connection, request)
         if report is None:
-            comparison = KeyComparison(connection, attempt, request.context)
+            comparison = KeyComparison(connection, attempt, request.context, began_at=began_at, marked_at=when)
             check(comparison)
             reach("rows-judged")
             counts = comparison.mark()
@@ -65,7 +69,8 @@ def commit_keys(
                 watermark=None,
                 **counts,
             )
-            record(connection, report)
+            comparison.note_windows(when)
+            record(connection, report, when)
             reach("load-recorded")
             connection.execute(sql.SQL("drop table {}").format(attempt.name))
     reach("committed")
@@ -79,7 +84,8 @@ class KeyComparison:
     followed by the next load of rows, not here. A value that is none of the type, or null, is no key that raw can have.
 
     Args:
-        marked_at: what marked rows say of when that was; now, without it.
+        began_at: when the read of the keys began; rows that were loaded later are not looked for among them.
+        marked_at: what marked rows say of when that was.
 
     Raises:
         ContractViolationError: the source's keys are of another kind than raw's.
@@ -91,13 +97,15 @@ class KeyComparison:
         attempt: AttemptTable,
         context: LoadContext,
         *,
-        marked_at: datetime | None = None,
+        began_at: datetime,
+        marked_at: datetime,
     ) -> None:
+        self._began_at = began_at
         self._connection = connection
         self._attempt = attempt
         self._context = context
         self._table = RawTable(connection, context)
-        self._when = sql.SQL("now()") if marked_at is None else sql.Literal(marked_at)
+        self._when = sql.Literal(marked_at)
         # A read without a row may also be one without columns.
         self._keys = [self._pair(name) for name in self._table.key] if attempt.rows else []
         self.read = attempt.rows
@@ -114,7 +122,7 @@ class KeyComparison:
 
     def count_gone(self) -> int:
         """Those of them whose key the source no longer has."""
-        return self._count("select count(*) from {raw} t where t.{deleted_at} is null and not {present}")
+        return self._count("select count(*) from {raw} t where {gone}")
 
     def mark(self) -> dict[str, int]:
         """Mark what is gone, and take the mark from what is back; what happened, in rows, by the names of `LoadReport`.
@@ -128,8 +136,7 @@ class KeyComparison:
             load,
         ).rowcount
         deleted = self._execute(
-            "update {raw} t set {deleted_at} = {when}, {load_id} = %s, {loaded_at} = {when}"
-            " where t.{deleted_at} is null and not {present}",
+            "update {raw} t set {deleted_at} = {when}, {load_id} = %s, {loaded_at} = {when} where {gone}",
             load,
         ).rowcount
         duplicate = self.usable - self._distinct
@@ -142,13 +149,29 @@ class KeyComparison:
             "deleted": deleted,
         }
 
+    def note_windows(self, when: datetime) -> None:
+        """Note which windows the marked rows are of: what was built with them is stale."""
+        column = WindowColumn.of(self._context.stream, self._table.columns)
+        if column is None:
+            return
+        found = self._connection.execute(
+            sql.SQL("select {start}, count(*) from {raw} where {load_id} = %s group by 1").format(
+                start=column.start(), raw=self._table.name, load_id=sql.Identifier(LOAD_ID)
+            ),
+            [self._context.load_id],
+        )
+        changes = [WindowChange(start, 0, count) for start, count in found if start is not None]
+        context = self._context
+        WindowBook(self._connection, context.source, context.stream, context.load_id, when).note_changes(changes)
+
     def _count(self, statement: str) -> int:
         row = self._execute(statement).fetchone()
         assert row is not None  # noqa: S101 - a count has one row
         return int(row[0])
 
     def _execute(self, statement: str, parameters: list[UUID] | None = None) -> psycopg.Cursor:
-        """Run one of the statements above: {raw} as t, and {present} for "the source has t's key"."""
+        """Run one of the statements above: {raw} as t, {present} for "the source has t's key", {gone} for "it no longer
+        has it"."""
         matches = sql.SQL(" and ").join(
             sql.SQL("{} = {}").format(incoming, existing) for incoming, existing in self._keys
         )
@@ -157,10 +180,14 @@ class KeyComparison:
             if self._keys
             else sql.SQL("false")
         )
+        gone = sql.SQL("t.{} is null and t.{} <= {} and not {}").format(
+            sql.Identifier(DELETED_AT), sql.Identifier(LOADED_AT), sql.Literal(self._began_at), present
+        )
         return self._connection.execute(
             sql.SQL(statement).format(
                 raw=self._table.name,
                 present=present,
+                gone=gone,
                 when=self._when,
                 deleted_at=sql.Identifier(DELETED_AT),
                 load_id=sql.Identifier(LOAD_ID),

@@ -1,9 +1,10 @@
 """The ledger, schema `ops`: who may work on a stream, what was loaded, and how far.
 
-A stream is worked on by one run at a time. A run takes a *lease*: a row in `ops.streams` with an epoch that grows by
-one, an end, and the database session that renews it. Another run takes over when the lease has ended or its session is
-gone. The epoch is the fence: a commit checks it under a row lock, so a run that slept through a takeover writes
-nothing.
+A stream is worked on by one run at a time, and each of its windows by one more: windows are read beside each other and
+beside what is new. A run takes a *lease*: a row in `ops.streams` with an epoch that grows by one, an end, and the
+database session that renews it. Another run takes over when the lease has ended or its session is gone. The epoch is
+the fence: a commit checks it under a row lock, so a run that slept through a takeover writes nothing. Commits of one
+stream take turns, whoever makes them.
 """
 
 from __future__ import annotations
@@ -102,7 +103,10 @@ class LoadReport:
 
 
 class Lease:
-    """The right to work on one stream. Use as a context manager; leaving it gives the stream free.
+    """The right to work on one stream, or on one window of it. Use as a context manager; leaving it gives it free.
+
+    Args:
+        window: what it is for; without it, for all of the stream but reads of windows.
 
     Raises (on entering):
         StreamBusyError: another run held it for all of `wait_seconds`.
@@ -118,8 +122,12 @@ class Lease:
         *,
         wait_seconds: float = 300.0,
         lease_seconds: float = LEASE_SECONDS,
+        window: Window | None = None,
     ) -> None:
         self._url = url
+        self._window = window
+        self.scope = ""
+        """What tells it from other leases of the stream."""
         self._source = source
         self._stream = stream
         self._holder = holder
@@ -134,6 +142,8 @@ class Lease:
         with translated_errors():
             self._connection = connect(self._url, f"lease {self._source}.{self._stream}", autocommit=True)
             try:
+                if self._window is not None:
+                    self.scope = scope_of(self._connection, self._window)
                 pause = 0.1
                 while not self._take():
                     if time.monotonic() + pause > deadline:
@@ -156,8 +166,8 @@ class Lease:
         try:
             self._connection.execute(
                 "update ops.streams set lease_until = now(), holder = null"
-                " where source = %s and stream = %s and epoch = %s",
-                [self._source, self._stream, self.epoch],
+                " where source = %s and stream = %s and scope = %s and epoch = %s",
+                [self._source, self._stream, self.scope, self.epoch],
             )
         except psycopg.Error:
             pass  # the session goes with the connection, and with it the lease
@@ -171,8 +181,8 @@ class Lease:
             FencedError: one has.
         """
         row = connection.execute(
-            "select epoch, holder from ops.streams where source = %s and stream = %s for update",
-            [self._source, self._stream],
+            "select epoch, holder from ops.streams where source = %s and stream = %s and scope = %s for update",
+            [self._source, self._stream, self.scope],
         ).fetchone()
         if row is None or row[0] != self.epoch:
             successor = f" (now held by {row[1]})" if row and row[1] else ""
@@ -199,11 +209,11 @@ class Lease:
         row = self._connection.execute(
             """
             insert into ops.streams as s
-                (source, stream, epoch, holder, lease_until, holder_pid, holder_session_start)
-            select %(source)s, %(stream)s, 1, %(holder)s, now() + %(seconds)s * interval '1 second',
+                (source, stream, scope, epoch, holder, lease_until, holder_pid, holder_session_start)
+            select %(source)s, %(stream)s, %(scope)s, 1, %(holder)s, now() + %(seconds)s * interval '1 second',
                    a.pid, a.backend_start
             from pg_stat_activity a where a.pid = pg_backend_pid()
-            on conflict (source, stream) do update
+            on conflict (source, stream, scope) do update
             set epoch = s.epoch + 1, holder = excluded.holder, lease_until = excluded.lease_until,
                 holder_pid = excluded.holder_pid, holder_session_start = excluded.holder_session_start
             where s.lease_until <= now()
@@ -216,6 +226,7 @@ class Lease:
             {
                 "source": self._source,
                 "stream": self._stream,
+                "scope": self.scope,
                 "holder": self._holder,
                 "seconds": self._lease_seconds,
             },
@@ -230,24 +241,49 @@ class Lease:
             try:
                 self._connection.execute(
                     "update ops.streams set lease_until = now() + %s * interval '1 second'"
-                    " where source = %s and stream = %s and epoch = %s",
-                    [self._lease_seconds, self._source, self._stream, self.epoch],
+                    " where source = %s and stream = %s and scope = %s and epoch = %s",
+                    [self._lease_seconds, self._source, self._stream, self.scope, self.epoch],
                 )
             except psycopg.Error:
                 return  # the lease runs out; the commit will notice if someone took over
 
     def _busy(self) -> StreamBusyError:
         row = self._connection.execute(
-            "select holder, lease_until from ops.streams where source = %s and stream = %s",
-            [self._source, self._stream],
+            "select holder, lease_until from ops.streams where source = %s and stream = %s and scope = %s",
+            [self._source, self._stream, self.scope],
         ).fetchone()
         holder = f"{row[0]} (lease until {row[1]:%H:%M:%S} UTC)" if row else "another run"
         return StreamBusyError(
-            f"{holder} is working on the stream; waited {self._wait_seconds:.0f} s.",
-            remedy="Let it finish; runs of one stream take turns.",
+            f"{holder} is working on the {'window' if self._window else 'stream'}; waited {self._wait_seconds:.0f} s.",
+            remedy="Let it finish; runs of one stream take turns, and so do reads of one window.",
             source=self._source,
             stream=self._stream,
+            window=self._window,
         )
+
+
+def scope_of(connection: psycopg.Connection, window: Window) -> str:
+    """The scope of a window's lease, as queries write it too: both bounds as PostgreSQL prints them in UTC."""
+    row = connection.execute("select %s::timestamptz || ' ' || %s::timestamptz", [window.start, window.end]).fetchone()
+    assert row is not None  # noqa: S101 - a query without a table has one row
+    return str(row[0])
+
+
+def take_turn(connection: psycopg.Connection, source: str, stream: str) -> datetime:
+    """Inside a transaction: wait until no other commit of the stream is under way, and keep others out until it ends.
+
+    Returns:
+        Now, later than any commit of the stream before: by these instants a rebuild repeats them in their order.
+    """
+    connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"headwater.commit {source}.{stream}"])
+    row = connection.execute(
+        "select greatest(clock_timestamp(), max(raw_loaded_at) + interval '1 microsecond') from ops.loads"
+        " where source = %s and stream = %s",
+        [source, stream],
+    ).fetchone()
+    assert row is not None  # noqa: S101 - an aggregate has one row
+    found: datetime = row[0]
+    return found
 
 
 def loads_committed(connection: psycopg.Connection, source: str) -> dict[str, int]:

@@ -24,6 +24,7 @@ from connectors.destinations.warehouse.judgement import Judgement
 from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, type_name
 from connectors.destinations.warehouse.replayed import ReplayedRows
 from connectors.destinations.warehouse.typed_documents import UnfitError
+from connectors.destinations.warehouse.windows import WindowChange, WindowColumn, counted
 from connectors.model import WriteDisposition
 
 
@@ -44,7 +45,7 @@ class Merge:
     """One attempt's way into raw, inside a transaction: first `judge`, then `write`.
 
     Args:
-        loaded_at: what the rows say of when they were loaded; now, without it.
+        loaded_at: what the rows say of when they were loaded.
         past: what to leave out because history did.
     """
 
@@ -54,7 +55,7 @@ class Merge:
         attempt: AttemptTable,
         context: LoadContext,
         *,
-        loaded_at: datetime | None = None,
+        loaded_at: datetime,
         past: Past | None = None,
     ) -> None:
         self._connection = connection
@@ -64,13 +65,17 @@ class Merge:
         self._table = RawTable(connection, context)
         self.raw = self._table.name
         self._key = self._table.key
-        self._loaded_at = loaded_at
+        self._when = sql.Literal(loaded_at)
         self._past = past or Past()
         self.cursor = column_name(self._stream.cursor.field) if self._stream.cursor else None
         self.types: dict[str, str] = {}
         """Raw's types once judged; empty when the load has nothing to bring."""
         self.is_raw = False
         """Whether the attempt's table has become the raw table, every row of it: there is nothing more to judge."""
+        self.window_column: WindowColumn | None = None
+        """What the stream's windows are cut by, once judged."""
+        self.window_changes: list[WindowChange] = []
+        """What was written to each of them."""
         self._columns: list[str] = []
         self._replayed = (
             ReplayedRows(connection, attempt, context, context.replay, self._table, self.cursor)
@@ -84,8 +89,11 @@ class Merge:
 
         Raises:
             ContractViolationError: the columns break the contract.
-            UnfitError: documents were assumed to fit, and have to be judged.
+            UnfitError: documents were assumed to fit, and have to be judged; or they were taken apart by what raw was
+                before another load changed it.
         """
+        if self._attempt.is_outdated:
+            raise UnfitError
         if self._replayed or self._past.quarantined:
             self._attempt.prepare_judgement()
         if self._replayed:
@@ -96,6 +104,7 @@ class Merge:
         if not self._has_columns_it_relies_on(incoming):
             return
         self.types = self._table.follow(incoming, typed=self._typed_by_source(incoming))
+        self.window_column = WindowColumn.of(self._stream, self.types)
         self.is_raw = self._becomes_raw()
         if self.is_raw:
             return
@@ -123,6 +132,9 @@ class Merge:
         if not self.types:
             return dict(_NOTHING)
         if self.is_raw:
+            if self.window_column is not None:
+                rows = counted(self._connection, self.raw, self.window_column)
+                self.window_changes = [WindowChange(start, count, 0) for start, count in rows.items()]
             return {**_NOTHING, "inserted": self._attempt.rows}
         return self._write(self._columns, self.types)
 
@@ -134,11 +146,6 @@ class Merge:
         if self.cursor and self._stream.rejects_null_cursors and self._attempt.has_null(self.cursor):
             return False
         return self._table.become(LOADING, self._attempt.relation, self._when)
-
-    @property
-    def _when(self) -> sql.Composable:
-        """What the rows say of when they were loaded."""
-        return sql.SQL("now()") if self._loaded_at is None else sql.Literal(self._loaded_at)
 
     def _execute(self, statement: sql.Composable, parameters: Iterable[object] | None = None) -> psycopg.Cursor:
         return self._connection.execute(
@@ -224,18 +231,11 @@ class Merge:
             return self._replace_unkeyed(accepted, columns, types)
         if not self._key:
             counts["deleted"] = self._replayed.delete_from_raw() if self._replayed else 0
-            self._execute(self._insert(columns, types, sql.SQL("")), [self._context.load_id])
+            self._write_events(columns, types)
             return counts
         if self._stream.write is WriteDisposition.REPLACE and not is_partial:
             counts["deleted"] = self._delete_absent(types)
-        row = self._execute(
-            sql.SQL(
-                "with written as ({insert} returning (xmax = 0) as is_new)"
-                " select count(*) filter (where is_new), count(*) filter (where not is_new) from written"
-            ).format(insert=self._insert(columns, types, self._on_conflict(types))),
-            [self._context.load_id],
-        ).fetchone()
-        assert row is not None  # noqa: S101 - an aggregate without grouping has one row
+        inserted, updated = self._write_rows(columns, types)
         distinct = _one(
             self._execute(
                 sql.SQL("select count(*) from (select distinct {key} from {table} where {rejected} is null) d").format(
@@ -245,10 +245,77 @@ class Merge:
                 )
             )
         )
-        counts["inserted"], counts["updated"] = row
+        counts["inserted"], counts["updated"] = inserted, updated
         counts["unchanged"] = distinct - counts["inserted"] - counts["updated"]
         counts["duplicate"] = accepted - distinct + superseded
         return counts
+
+    def _write_events(self, columns: list[str], types: Mapping[str, str]) -> None:
+        """Insert rows that nothing tells apart."""
+        insert = self._insert(columns, types, sql.SQL(""))
+        if self.window_column is None:
+            self._execute(insert, [self._context.load_id])
+            return
+        found = self._execute(
+            sql.SQL("with written as ({} returning {} as w) select w, count(*) from written group by w").format(
+                insert, self.window_column.start("t")
+            ),
+            [self._context.load_id],
+        )
+        self.window_changes = [WindowChange(start, count, 0) for start, count in found if start is not None]
+
+    def _write_rows(self, columns: list[str], types: Mapping[str, str]) -> tuple[int, int]:
+        """Insert rows with a key, or replace what is there; how many were inserted, and how many updated."""
+        insert = self._insert(columns, types, self._on_conflict(types))
+        column = self.window_column
+        if column is None:
+            statement = sql.SQL(
+                "with written as ({insert} returning (xmax = 0) as is_new)"
+                " select null, count(*) filter (where is_new), count(*) filter (where not is_new), 0 from written"
+            ).format(insert=insert)
+        elif self._stream.write is WriteDisposition.APPEND and not self._replayed:
+            statement = sql.SQL(
+                "with written as ({insert} returning {start} as w) select w, count(*), 0, 0 from written group by w"
+            ).format(insert=insert, start=column.start("t"))
+        else:
+            # A row whose event time changes leaves one window for another; what it was, only the row before can tell.
+            statement = sql.SQL(
+                "with before as (select {raw_key}, {start} as w from {raw} t join (select distinct {typed}"
+                " from {table} where {rejected} is null) a on {same}),"
+                " written as ({insert} returning (xmax = 0) as is_new, {start} as w, {raw_key}),"
+                " moves as (select written.is_new, written.w, before.w as was from written"
+                " left join before using ({key}))"
+                " select w, count(*) filter (where is_new), count(*) filter (where not is_new),"
+                " count(*) filter (where not is_new and was is distinct from w) from moves group by w"
+                " union all select was, 0, 0, -count(*) from moves where not is_new and was is distinct from w"
+                " group by was"
+            ).format(
+                raw=self.raw,
+                raw_key=sql.SQL(", ").join(sql.Identifier("t", name) for name in self._key),
+                start=column.start("t"),
+                typed=sql.SQL(", ").join(
+                    sql.SQL("{0}::{1} as {0}").format(sql.Identifier(name), type_name(types[name]))
+                    for name in self._key
+                ),
+                table=self._attempt.name,
+                rejected=sql.Identifier(REJECTED),
+                same=sql.SQL(" and ").join(
+                    sql.SQL("{} = {}").format(sql.Identifier("a", name), sql.Identifier("t", name))
+                    for name in self._key
+                ),
+                insert=insert,
+                key=_names(self._key),
+            )
+        rows = self._execute(statement, [self._context.load_id]).fetchall()
+        by_start: dict[datetime, WindowChange] = {}
+        for start, inserted, updated, moved in rows:
+            if start is not None:
+                so_far = by_start.get(start, WindowChange(start, 0, 0))
+                by_start[start] = WindowChange(
+                    start, so_far.inserted + inserted, so_far.updated + updated, so_far.moved + moved
+                )
+        self.window_changes = list(by_start.values())
+        return sum(row[1] for row in rows), sum(row[2] for row in rows)
 
     def _replace_unkeyed(self, accepted: int, columns: list[str], types: Mapping[str, str]) -> dict[str, int]:
         """Make raw the same rows as the load, as often as each occurs; what is there already is not written again."""

@@ -1,0 +1,214 @@
+"""What the ledger knows of a stream's windows: how many rows raw has of each, and which loads brought or changed them.
+
+Written in the transaction of the rows. A load that is not of a window adds up what it did; one of a window counts what
+raw has afterwards, since it has read all there is. So rows that are lost in some other way show, until they are
+brought back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+
+from connectors.destinations.warehouse.columns import column_name
+from connectors.model import Stream, Window, Windows
+
+_INSTANTS = {
+    "timestamp with time zone": "{}",
+    "timestamp without time zone": "({} at time zone 'UTC')",
+    "date": "({}::timestamp at time zone 'UTC')",
+}
+"""A value of event time as an instant, by its column's type: what has no time zone is UTC, as in a window's bounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowChange:
+    """What a load did to the rows of one window."""
+
+    start: datetime
+    inserted: int
+    updated: int
+    moved: int = 0
+    """Rows that were there and came from another window, less those that went to another."""
+
+
+class WindowColumn:
+    """The column that a stream's windows are cut by, in its raw table."""
+
+    def __init__(self, name: str, instant: str, windows: Windows) -> None:
+        self._name = name
+        self._instant = instant
+        self._windows = windows
+
+    @classmethod
+    def of(cls, stream: Stream, types: Mapping[str, str]) -> WindowColumn | None:
+        """The column, if the stream has one that holds instants.
+
+        Args:
+            types: raw's types.
+        """
+        if stream.event_time is None:
+            return None
+        name = column_name(stream.event_time)
+        instant = _INSTANTS.get(_bare(types.get(name, "")))
+        return cls(name, instant, stream.windows) if instant else None
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        return sql.Identifier(self._name)
+
+    def instant(self, table: str | None = None) -> sql.Composed:
+        """The value as an instant."""
+        name = sql.Identifier(table, self._name) if table else sql.Identifier(self._name)
+        return sql.SQL(self._instant).format(name)
+
+    def start(self, table: str | None = None) -> sql.Composed:
+        """Where the window of a row begins; null where the row has no event time, or an infinite one."""
+        instant = self.instant(table)
+        return sql.SQL("(case when isfinite({0}) then date_trunc({1}, {0}, {2}) end)").format(
+            instant, sql.Literal(self._windows.size.value), sql.Literal(self._windows.time_zone)
+        )
+
+
+def _bare(kind: str) -> str:
+    """A type without its precision: `timestamp(3) with time zone` is one of those with time zone."""
+    before, bracket, after = kind.partition("(")
+    return before + after.partition(")")[2] if bracket else kind
+
+
+def counted(
+    connection: psycopg.Connection, raw: sql.Composable, column: WindowColumn, window: Window | None = None
+) -> dict[datetime, int]:
+    """How many rows raw has by window, by where the window begins; of all, or of those with an instant in a window."""
+    bounds: sql.Composable = sql.SQL("true")
+    if window is not None:
+        bounds = sql.SQL("{0} >= {1} and {0} < {2}").format(
+            column.instant(), sql.Literal(window.start), sql.Literal(window.end)
+        )
+    return dict(
+        connection.execute(
+            sql.SQL(
+                "select w, count(*) from (select {} as w from {} where {}) r where w is not null group by w"
+            ).format(column.start(), raw, bounds)
+        ).fetchall()
+    )
+
+
+class WindowBook:
+    """Writes down, in a commit, what a load did to the windows of its stream."""
+
+    def __init__(
+        self, connection: psycopg.Connection, source: str, stream: Stream, load_id: UUID | None, when: datetime
+    ) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._windows = stream.windows
+        self._of_stream = {"source": source, "stream": stream.name}
+        self._of_load = {**self._of_stream, "load_id": load_id, "when": when}
+
+    def note_changes(self, changes: Iterable[WindowChange]) -> None:
+        """Add up what a load did, window by window."""
+        changes = list(changes)
+        with self._connection.cursor() as cursor:
+            cursor.executemany(
+                """
+                insert into ops.windows as w
+                    (source, stream, window_start, window_end, rows, changed_by, changed_at)
+                values (%(source)s, %(stream)s, %(start)s, %(end)s, %(rows)s, %(load_id)s, %(when)s)
+                on conflict (source, stream, window_start) do update
+                set rows = w.rows + excluded.rows, window_end = excluded.window_end,
+                    changed_by = excluded.changed_by, changed_at = excluded.changed_at,
+                    is_stale = w.built_by is not null
+                """,
+                [
+                    {
+                        **self._of_load,
+                        "start": change.start,
+                        "end": self._windows.next(change.start),
+                        "rows": change.inserted + change.moved,
+                    }
+                    for change in changes
+                ],
+            )
+            cursor.executemany(
+                "insert into ops.window_changes (source, stream, window_start, load_id, rows_inserted, rows_updated)"
+                " values (%(source)s, %(stream)s, %(start)s, %(load_id)s, %(inserted)s, %(updated)s)",
+                [
+                    {
+                        **self._of_load,
+                        "start": change.start,
+                        "inserted": change.inserted,
+                        "updated": change.updated,
+                    }
+                    for change in changes
+                ],
+            )
+
+    def note_read(self, window: Window, rows: Mapping[datetime, int]) -> None:
+        """That all of a window was read, and what raw has of the stream's windows that lie in it as a whole."""
+        self._set(
+            "insert into ops.windows as w (source, stream, window_start, window_end, rows, read_by, read_at)"
+            " values (%(source)s, %(stream)s, %(start)s, %(end)s, %(rows)s, %(load_id)s, %(when)s)"
+            " on conflict (source, stream, window_start) do update set rows = excluded.rows,"
+            " window_end = excluded.window_end, read_by = excluded.read_by, read_at = excluded.read_at",
+            [each for each in self._windows.within(window.start, window.end) if window.covers(each)],
+            rows,
+        )
+        # What was left behind of a part of it has nothing more to bring.
+        self._connection.execute(
+            """
+            update ops.loads l set status = 'superseded', error = %(why)s
+            where l.source = %(source)s and l.stream = %(stream)s and l.kind = 'rows'
+              and l.window_start >= %(start)s and l.window_end <= %(end)s
+              and l.status in ('extracting', 'landed', 'failed') and l.load_id <> %(load_id)s
+              and not exists (
+                  select from ops.streams s
+                  join pg_stat_activity a on a.pid = s.holder_pid and a.backend_start = s.holder_session_start
+                  where s.source = l.source and s.stream = l.stream and s.scope = l.window_start || ' ' || l.window_end
+                    and s.lease_until > now() and s.holder is not null
+                    and (l.window_start, l.window_end) <> (%(start)s, %(end)s)
+              )
+            """,
+            {
+                **self._of_load,
+                "start": window.start,
+                "end": window.end,
+                "why": f"Load {self._of_load['load_id']} has read all of its window since.",
+            },
+        )
+
+    def recount(self, rows: Mapping[datetime, int], windows: Iterable[datetime] | None = None) -> None:
+        """Take what raw has for what it should have: after its rows were brought back from the landing.
+
+        Args:
+            rows: by where the window begins.
+            windows: only these; without it all that the ledger knows.
+        """
+        if windows is None:
+            known = self._connection.execute(
+                "select window_start from ops.windows where source = %(source)s and stream = %(stream)s",
+                self._of_stream,
+            )
+            windows = {*(start for (start,) in known), *rows}
+        self._set(
+            "insert into ops.windows as w (source, stream, window_start, window_end, rows)"
+            " values (%(source)s, %(stream)s, %(start)s, %(end)s, %(rows)s)"
+            " on conflict (source, stream, window_start) do update set rows = excluded.rows",
+            [Window(start, self._windows.next(start)) for start in windows],
+            rows,
+        )
+
+    def _set(self, statement: str, windows: Iterable[Window], rows: Mapping[datetime, int]) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.executemany(
+                statement.encode(),
+                [
+                    {**self._of_load, "start": each.start, "end": each.end, "rows": rows.get(each.start, 0)}
+                    for each in windows
+                ],
+            )
