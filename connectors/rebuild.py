@@ -23,7 +23,7 @@ from connectors.destinations.warehouse.connection import connect, translated_err
 from connectors.destinations.warehouse.key_comparison import KeyComparison
 from connectors.destinations.warehouse.ledger import Lease, LoadKind, take_turn
 from connectors.destinations.warehouse.merge import Merge, Past
-from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, Replay, raw_columns
+from connectors.destinations.warehouse.raw_table import LoadContext, Replay, raw_columns
 from connectors.destinations.warehouse.windows import WindowBook, WindowColumn, counted
 from connectors.errors import HeadwaterError, LandingCorruptError
 from connectors.ingest import Destination, Logger
@@ -84,7 +84,12 @@ def rebuild(
             lease.check(connection)
             when = take_turn(connection, source.name, stream.name)
             loads = _past_loads(connection, source.name, stream.name)
+            if loads and raw_columns(connection, source.name, stream.name):
+                connection.execute(sql.SQL("delete from {}").format(sql.Identifier(f"raw_{source.name}", stream.name)))
             for number, load in enumerate(loads, 1):
+                if destination.landing.manifest(load.manifest_key) is None and _was_read_again(connection, load):
+                    log.warning("The landing has lost load %s; its windows were all read again since.", load.load_id)
+                    continue
                 manifest = _manifest(destination.landing, load)
                 replayed = _replay(connection, load, manifest)
                 context = LoadContext(
@@ -96,9 +101,6 @@ def rebuild(
                     is_rebuild=True,
                     replay=replayed,
                 )
-                table = RawTable(connection, context)
-                if number == 1 and table.columns:
-                    connection.execute(sql.SQL("delete from {}").format(table.name))
                 _repeat(connection, destination.landing, context, load, manifest)
                 log.info("Repeated load %s (%s of %s).", load.load_id, number, len(loads))
             _recount_windows(connection, source.name, stream, when)
@@ -124,6 +126,28 @@ def _manifest(landing: Landing, load: _PastLoad) -> Manifest:
         return landing.manifest_of_loaded(load.manifest_key)
     except LandingCorruptError as error:
         raise error.at(load_id=load.load_id) from error.__cause__
+
+
+def _was_read_again(connection: psycopg.Connection, load: _PastLoad) -> bool:
+    """Whether later loads have read all windows that a load brought rows of, so that its rows are among theirs."""
+    row = connection.execute(
+        """
+        select l.rows_inserted + l.rows_updated = coalesce(sum(c.rows_inserted + c.rows_updated), 0)
+           and coalesce(bool_and(exists (
+               select from ops.loads r
+               where r.source = l.source and r.stream = l.stream and r.kind = 'rows' and r.status = 'loaded'
+                 and r.window_start <= c.window_start and r.window_end >= w.window_end
+                 and r.raw_loaded_at > l.raw_loaded_at
+           )), true)
+        from ops.loads l
+        left join ops.window_changes c using (load_id)
+        left join ops.windows w
+            on w.source = c.source and w.stream = c.stream and w.window_start = c.window_start
+        where l.load_id = %s group by l.load_id
+        """,
+        [load.load_id],
+    ).fetchone()
+    return bool(row and row[0])
 
 
 def _replay(connection: psycopg.Connection, load: _PastLoad, manifest: Manifest) -> Replay | None:

@@ -37,6 +37,7 @@ def replay(
     destination: Destination,
     *,
     load_id: UUID | None = None,
+    window: Window | None = None,
     run: str = "by hand",
     wait_seconds: float = 300.0,
     lease_seconds: float = LEASE_SECONDS,
@@ -47,6 +48,7 @@ def replay(
     Args:
         load_id: the load whose rows all come again, quarantined or not; a replay stands for the load that it replayed.
             Without it, the rows in quarantine of every load, the oldest load first.
+        window: of that load only the rows whose event time is in it, quarantined or not.
         run: who does it, for the ledger and for those who wait.
         wait_seconds: how long to wait for another run of the same stream.
         lease_seconds: how long this run may sleep before another takes the stream over.
@@ -74,7 +76,7 @@ def replay(
                 idle_seconds=lease_seconds,
             ) as connection,
         ):
-            return list(_Replaying(source, stream, destination, lease, connection, run, log).run(load_id))
+            return list(_Replaying(source, stream, destination, lease, connection, run, log, window).run(load_id))
     except HeadwaterError as error:
         raise error.at(source=source.name, stream=stream.name) from error.__cause__
 
@@ -105,6 +107,7 @@ class _Replaying:
     connection: psycopg.Connection
     run_id: str
     log: Logger
+    window: Window | None = None
 
     def run(self, load_id: UUID | None) -> Iterator[LoadReport]:
         reach("lease-taken")
@@ -244,6 +247,10 @@ class _Replaying:
                 ledger.mark_landed(self.connection, load.load_id, original.manifest_key, attempt.rows, 0)
             reach("landed-noted")
             rows = None if original.rows is None else tuple(original.rows)
+            if self.window is not None:
+                rows = attempt.rows_within(
+                    self.window, raw_columns(self.connection, self.source.name, self.stream.name)
+                )
             context = LoadContext(
                 self.source.name,
                 self.stream,

@@ -6,7 +6,7 @@ attempt that dies leaves nothing in raw, not even dead space, and the next run o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from functools import cached_property
 from types import TracebackType
@@ -23,11 +23,12 @@ from connectors.destinations.warehouse.document_columns import NULL
 from connectors.destinations.warehouse.file_records import parser_of
 from connectors.destinations.warehouse.raw_table import fill_factor, raw_columns
 from connectors.destinations.warehouse.records import RecordParser, Rejected, escaped
-from connectors.errors import LandingCorruptError, MalformedResponseError
+from connectors.destinations.warehouse.windows import WindowColumn
+from connectors.errors import LandingCorruptError, MalformedResponseError, WindowError
 from connectors.failpoints import reach
 from connectors.file_formats import FileStream, OnBadFile
 from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER
-from connectors.model import Chunk, Column, FileVersion, LandingFormat, Stream
+from connectors.model import Chunk, Column, FileVersion, LandingFormat, Stream, Window
 
 SEGMENT_BYTES = 32 << 20
 """Bytes after which what was copied is committed, so that no transaction stays open for as long as a source sends."""
@@ -216,6 +217,38 @@ class AttemptTable:
             )
         ).fetchone()
         return row[0] if row else None
+
+    def rows_within(self, window: Window, types: Mapping[str, str]) -> tuple[int, ...]:
+        """The places of the rows whose event time is in a window, once all are in.
+
+        Args:
+            types: raw's types. A value that is none of its type is in no window.
+
+        Raises:
+            WindowError: the stream has no event time that holds instants.
+        """
+        column = WindowColumn.of(self._stream, types)
+        if column is None or column.name not in self._columns:
+            raise WindowError(
+                "The rows of this load cannot be told apart by window.",
+                remedy="Give the stream an event_time, and that column a type: timestamptz, timestamp or date.",
+                window=window,
+            )
+        with self._connection.transaction():
+            self.prepare_judgement()
+        value = sql.SQL("(case when pg_input_is_valid({0}::text, {1}) then {0}::text::{2} end)").format(
+            column.identifier, sql.Literal(types[column.name]), sql.SQL(types[column.name])
+        )
+        found = self._connection.execute(
+            sql.SQL("select {row} from (select {row}, {value} as {name} from {table}) r where {within}").format(
+                row=sql.Identifier(ROW),
+                value=value,
+                name=column.identifier,
+                table=self.name,
+                within=column.within(window),
+            )
+        )
+        return tuple(row for (row,) in found)
 
     def has_null(self, column: str) -> bool:
         """Whether any row has no value in a column."""

@@ -230,7 +230,7 @@ class Merge:
         if self._stream.write is WriteDisposition.REPLACE and not self._key and not is_partial:
             return self._replace_unkeyed(accepted, columns, types)
         if not self._key:
-            counts["deleted"] = self._replayed.delete_from_raw() if self._replayed else 0
+            counts["deleted"] = self._replayed.delete_from_raw() if self._replayed else self._delete_window()
             self._write_events(columns, types)
             return counts
         if self._stream.write is WriteDisposition.REPLACE and not is_partial:
@@ -249,6 +249,21 @@ class Merge:
         counts["unchanged"] = distinct - counts["inserted"] - counts["updated"]
         counts["duplicate"] = accepted - distinct + superseded
         return counts
+
+    def _delete_window(self) -> int:
+        """Of events without a key a window's are all that a read of the window has brought: they take the place of
+        those that raw has; how many those were."""
+        window = self._context.window
+        if window is None:
+            return 0
+        if self.window_column is None:
+            raise self._context.violation(
+                f"Raw cannot tell which rows are of the window: `{self._stream.event_time}` holds no instants.",
+                "Give it a type in the stream's columns: timestamptz, timestamp or date.",
+            )
+        before = counted(self._connection, self.raw, self.window_column, window)
+        self._execute(sql.SQL("delete from {} where {}").format(self.raw, self.window_column.within(window)))
+        return sum(before.values())
 
     def _write_events(self, columns: list[str], types: Mapping[str, str]) -> None:
         """Insert rows that nothing tells apart."""

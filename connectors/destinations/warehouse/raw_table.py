@@ -15,6 +15,7 @@ from psycopg import sql
 
 from connectors.destinations.warehouse.columns import DELETED_AT, LOAD_ID, LOADED_AT, OWN_COLUMNS, column_name, widens
 from connectors.destinations.warehouse.connection import column_types
+from connectors.destinations.warehouse.windows import WindowColumn
 from connectors.errors import ContractViolationError
 from connectors.model import SchemaContract, Stream, Window, WriteDisposition
 
@@ -227,7 +228,10 @@ class RawTable:
         return True
 
     def _describe(self) -> None:
-        """Who may read the table, and what it is."""
+        """Who may read the table, what it is, and how its windows are found."""
+        columns = raw_columns(self._connection, self._context.source, self._stream.name)
+        if (column := WindowColumn.of(self._stream, columns)) is not None:
+            self._connection.execute(sql.SQL("create index on {} ({})").format(self.name, column.identifier))
         self._connection.execute(sql.SQL("grant select on {} to {}").format(self.name, sql.Identifier(_TRANSFORMER)))
         about = f"What {self._context.source} said of {self._stream.name}; written by loads alone"
         self._connection.execute(sql.SQL("comment on table {} is {}").format(self.name, sql.Literal(about)))

@@ -41,7 +41,7 @@ class WindowColumn:
     """The column that a stream's windows are cut by, in its raw table."""
 
     def __init__(self, name: str, instant: str, windows: Windows) -> None:
-        self._name = name
+        self.name = name
         self._instant = instant
         self._windows = windows
 
@@ -60,12 +60,25 @@ class WindowColumn:
 
     @property
     def identifier(self) -> sql.Identifier:
-        return sql.Identifier(self._name)
+        return sql.Identifier(self.name)
 
     def instant(self, table: str | None = None) -> sql.Composed:
         """The value as an instant."""
-        name = sql.Identifier(table, self._name) if table else sql.Identifier(self._name)
+        name = sql.Identifier(table, self.name) if table else self.identifier
         return sql.SQL(self._instant).format(name)
+
+    def within(self, window: Window) -> sql.Composed:
+        """The condition that a row is of a window, so that an index of the column serves it."""
+        return sql.SQL("{0} >= {1} and {0} < {2}").format(
+            self.identifier, self._bound(window.start), self._bound(window.end)
+        )
+
+    def _bound(self, instant: datetime) -> sql.Composed:
+        """An instant as the column has it. Of a date the next one that is not before it."""
+        form = {_INSTANTS["date"]: "({} at time zone 'UTC' + interval '1 day' - interval '1 microsecond')::date"}.get(
+            self._instant, "{}" if self._instant == "{}" else "({} at time zone 'UTC')"
+        )
+        return sql.SQL(form).format(sql.SQL("{}::timestamptz").format(sql.Literal(instant)))
 
     def start(self, table: str | None = None) -> sql.Composed:
         """Where the window of a row begins; null where the row has no event time, or an infinite one."""
@@ -87,9 +100,7 @@ def counted(
     """How many rows raw has by window, by where the window begins; of all, or of those with an instant in a window."""
     bounds: sql.Composable = sql.SQL("true")
     if window is not None:
-        bounds = sql.SQL("{0} >= {1} and {0} < {2}").format(
-            column.instant(), sql.Literal(window.start), sql.Literal(window.end)
-        )
+        bounds = column.within(window)
     return dict(
         connection.execute(
             sql.SQL(

@@ -1,0 +1,478 @@
+"""Which windows a stream should have, how each of them is, and what a backfill of some would do.
+
+Nothing is taken for granted: that a window is loaded is what the ledger says, what raw has and what the landing has,
+held against each other. A window counts as loaded if a read of just that span has brought it, or if the stream was once
+read from its beginning and has been followed since for longer than the window lasted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from statistics import median
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row
+
+from connectors.destinations.landing import MANIFEST, Landing
+from connectors.destinations.warehouse.connection import connect, translated_errors
+from connectors.destinations.warehouse.raw_table import raw_columns
+from connectors.destinations.warehouse.windows import WindowColumn, counted
+from connectors.errors import HeadwaterError, WindowError
+from connectors.ingest import Destination
+from connectors.model import Source, Stream, Window
+
+_SECONDS_A_LOAD = 0.5
+"""What a load costs beside its rows, in estimates."""
+_ROWS_A_SECOND = 20_000
+"""How fast rows are taken to be loaded where no load has said yet."""
+
+
+class WindowState(StrEnum):
+    """How a window is."""
+
+    MISSING = "missing"
+    """It was never read, or raw or the landing has lost something of it."""
+    RUNNING = "running"
+    """It is being read."""
+    LOADED = "loaded"
+    FAILED = "failed"
+    """The last read of it failed, or was killed."""
+    STALE = "stale"
+    """Rows of it changed after the marts were last built with it."""
+
+
+class Mode(StrEnum):
+    """Which windows a backfill takes."""
+
+    MISSING = "missing"
+    """Those that are missing, or whose last read failed."""
+    FAILED = "failed"
+    STALE = "stale"
+    ALL = "all"
+    """Also those that are loaded; not those that are being read."""
+
+    @property
+    def states(self) -> frozenset[WindowState]:
+        return {
+            Mode.MISSING: frozenset({WindowState.MISSING, WindowState.FAILED}),
+            Mode.FAILED: frozenset({WindowState.FAILED}),
+            Mode.STALE: frozenset({WindowState.STALE}),
+            Mode.ALL: frozenset(WindowState) - {WindowState.RUNNING},
+        }[self]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowStatus:
+    """One window, and how it is."""
+
+    window: Window
+    state: WindowState
+    why: str = ""
+    """What is wrong with it."""
+    rows: int | None = None
+    """How many rows raw should have of it; None if nothing is known of it."""
+    in_raw: int = 0
+    """How many it has."""
+    load_id: UUID | None = None
+    """The load that read or changed it last."""
+    at: datetime | None = None
+    """When that was."""
+    attempts: int = 0
+    """How many loads have been to read it, or a span that it is in."""
+    from_landing: tuple[UUID, ...] = ()
+    """The loads that bring its rows back from the landing, in their order; empty where the source has to be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillPlan:
+    """What a backfill would do."""
+
+    source: str
+    stream: str
+    mode: Mode
+    window: Window | None
+    """From the first window that was looked at to the last; None if there is none."""
+    statuses: tuple[WindowStatus, ...]
+    """All windows of that span, by their start."""
+    rows: int | None
+    """Estimated rows of the windows that it takes; None where no window has told yet how many it has."""
+    seconds: float | None
+    """Estimated time, by one worker."""
+    rows_by_window: Mapping[datetime, int] = field(default_factory=dict)
+    """Estimated rows, by the window's start."""
+
+    @property
+    def chosen(self) -> tuple[WindowStatus, ...]:
+        """The windows that it takes."""
+        return tuple(each for each in self.statuses if each.state in self.mode.states)
+
+    @property
+    def counts(self) -> Mapping[WindowState, int]:
+        """How many windows there are of each state."""
+        return Counter(each.state for each in self.statuses)
+
+    @property
+    def spans(self) -> list[tuple[Window, int]]:
+        """The windows that it takes, adjacent ones in one, and how many those are."""
+        spans: list[tuple[Window, int]] = []
+        for status in self.chosen:
+            if spans and spans[-1][0].end == status.window.start:
+                before, count = spans.pop()
+                spans.append((Window(before.start, status.window.end), count + 1))
+            else:
+                spans.append((status.window, 1))
+        return spans
+
+    def as_json(self) -> dict[str, object]:
+        """The plan as JSON values."""
+        return {
+            "source": self.source,
+            "stream": self.stream,
+            "mode": self.mode.value,
+            "start": self.window.start.isoformat() if self.window else None,
+            "end": self.window.end.isoformat() if self.window else None,
+            "states": {state.value: count for state, count in self.counts.items()},
+            "rows": self.rows,
+            "seconds": None if self.seconds is None else round(self.seconds, 1),
+            "windows": [
+                {
+                    "start": status.window.start.isoformat(),
+                    "end": status.window.end.isoformat(),
+                    "state": status.state.value,
+                    "why": status.why,
+                    "from": "landing" if status.from_landing else "source",
+                    "rows": self.rows_by_window.get(status.window.start),
+                    "attempts": status.attempts,
+                }
+                for status in self.chosen
+            ],
+        }
+
+
+def windows_of(
+    source: Source,
+    stream: Stream,
+    destination: Destination,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    now: datetime | None = None,
+) -> list[WindowStatus]:
+    """How each window of a stream is, from one instant to another; without them, from its first window to its last.
+
+    Only windows that are over are looked at.
+
+    Raises:
+        WindowError: the stream has no windows, or its event time holds no instants.
+        HeadwaterError: see `connectors.ingest.ingest`.
+    """
+    try:
+        with translated_errors(), connect(destination.warehouse, f"windows of {source.name}.{stream.name}") as found:
+            found.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            return _Survey(found, source, stream, destination.landing, now or datetime.now(UTC)).statuses(start, end)
+    except HeadwaterError as error:
+        raise error.at(source=source.name, stream=stream.name) from error.__cause__
+
+
+def plan_backfill(
+    source: Source,
+    stream: Stream,
+    destination: Destination,
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    mode: Mode = Mode.MISSING,
+    now: datetime | None = None,
+) -> BackfillPlan:
+    """What a backfill of a stream would do; nothing is changed.
+
+    Raises:
+        As `windows_of`.
+    """
+    statuses = windows_of(source, stream, destination, start=start, end=end, now=now)
+    chosen = [each for each in statuses if each.state in mode.states]
+    known = [each.rows for each in statuses if each.rows]
+    usual = round(median(known)) if known else None
+    estimates = {each.window.start: each.rows or usual for each in chosen}
+    rows = sum(each or 0 for each in estimates.values()) if usual is not None or not chosen else None
+    seconds = None
+    if rows is not None:
+        with translated_errors(), connect(destination.warehouse, f"speed of {source.name}.{stream.name}") as found:
+            seconds = rows / _speed(found, source.name, stream.name) + (_SECONDS_A_LOAD if chosen else 0)
+    return BackfillPlan(
+        source.name,
+        stream.name,
+        mode,
+        Window(statuses[0].window.start, statuses[-1].window.end) if statuses else None,
+        tuple(statuses),
+        rows,
+        seconds,
+        {begin: estimate for begin, estimate in estimates.items() if estimate is not None},
+    )
+
+
+def _speed(connection: psycopg.Connection, source: str, stream: str) -> float:
+    """Rows a second, by the latest loads."""
+    row = connection.execute(
+        """
+        select percentile_cont(0.5) within group (order by rows_extracted / seconds) from (
+            select rows_extracted, greatest(extract(epoch from loaded_at - started_at), 0.1) as seconds
+            from ops.loads where source = %s and stream = %s and status = 'loaded' and kind = 'rows' and attempt = 1
+              and rows_extracted > 0
+            order by rows_extracted desc limit 10
+        ) l
+        """,
+        [source, stream],
+    ).fetchone()
+    return float(row[0]) if row and row[0] else _ROWS_A_SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A row of `ops.windows`."""
+
+    window_start: datetime
+    window_end: datetime
+    rows: int
+    load_id: UUID | None
+    at: datetime | None
+    is_stale: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A load of a window."""
+
+    load_id: UUID
+    window_start: datetime
+    window_end: datetime
+    status: str
+    manifest_key: str | None
+    error: str | None
+    started_at: datetime
+    raw_loaded_at: datetime | None
+    is_alive: bool
+
+    def covers(self, window: Window) -> bool:
+        return self.window_start <= window.start and window.end <= self.window_end
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A load that brought rows of a window."""
+
+    window_start: datetime
+    load_id: UUID
+    manifest_key: str | None
+    loaded_at: datetime
+
+
+class _Survey:
+    """One look at the ledger, raw and the landing."""
+
+    def __init__(
+        self, connection: psycopg.Connection, source: Source, stream: Stream, landing: Landing, now: datetime
+    ) -> None:
+        if stream.event_time is None:
+            raise WindowError(
+                "This stream has no event time, so it has no windows.",
+                remedy="Give it an event_time in its definition, if its rows have one.",
+            )
+        self._connection = connection
+        self._stream = stream
+        self._names = {"source": source.name, "stream": stream.name}
+        self._raw = sql.Identifier(f"raw_{source.name}", stream.name)
+        self._landing = landing
+        self._now = now
+        columns = raw_columns(connection, source.name, stream.name)
+        self._column = WindowColumn.of(stream, columns)
+        if columns and self._column is None:
+            raise WindowError(
+                f"`{stream.event_time}` holds no instants in raw, so its rows cannot be told apart by window.",
+                remedy="Give it a type in the stream's columns: timestamptz, timestamp or date.",
+            )
+
+    def statuses(self, start: datetime | None, end: datetime | None) -> list[WindowStatus]:
+        windows = self._stream.windows
+        start = start or windows.begin or self._earliest()
+        over = windows.end_by(self._now)
+        end = over if end is None else min(end, over)
+        if start is None or start >= end:
+            return []
+        grid = list(windows.within(start, end))
+        grid = [window for window in grid if window.end <= over]
+        if not grid:
+            return []
+        span = Window(grid[0].start, grid[-1].end)
+        known = {each.window_start: each for each in self._known(span)}
+        reads = self._reads(span)
+        changes = self._changes(span)
+        followed = self._followed_until()
+        in_raw = {} if self._column is None else counted(self._connection, self._raw, self._column, span)
+        landed = self._landed([*(read.manifest_key for read in reads), *(change.manifest_key for change in changes)])
+        by_window: dict[datetime, list[_Change]] = {}
+        for change in changes:
+            by_window.setdefault(change.window_start, []).append(change)
+        return [
+            self._status(
+                window,
+                known.get(window.start),
+                [read for read in reads if read.covers(window)],
+                by_window.get(window.start, []),
+                in_raw.get(window.start, 0),
+                landed,
+                is_followed=followed is not None and window.end <= followed,
+            )
+            for window in grid
+        ]
+
+    def _status(
+        self,
+        window: Window,
+        known: _Known | None,
+        reads: Sequence[_Read],
+        changes: Sequence[_Change],
+        in_raw: int,
+        landed: frozenset[str],
+        *,
+        is_followed: bool,
+    ) -> WindowStatus:
+        loaded = max((read.raw_loaded_at for read in reads if read.raw_loaded_at is not None), default=None)
+        whole = [
+            read.raw_loaded_at
+            for read in reads
+            if read.raw_loaded_at is not None and (read.manifest_key is None or read.manifest_key in landed)
+        ]
+        kept_since = max(whole, default=None)
+        lost = [
+            change
+            for change in changes
+            if change.manifest_key not in landed and (kept_since is None or change.loaded_at >= kept_since)
+        ]
+        tried = max(
+            (read for read in reads if read.status in ("extracting", "landed", "failed")),
+            key=lambda read: read.started_at,
+            default=None,
+        )
+        rows = known.rows if known is not None and known.window_end == window.end else None
+        from_landing: tuple[UUID, ...] = ()
+        if tried is not None and tried.is_alive:
+            state, why = WindowState.RUNNING, ""
+        elif tried is not None and (loaded is None or tried.started_at > loaded):
+            state, why = WindowState.FAILED, tried.error or "its run was killed"
+        elif loaded is None and not is_followed:
+            state, why = WindowState.MISSING, "never read"
+        elif lost:
+            state = WindowState.MISSING
+            why = f"the landing has lost load {', '.join(str(change.load_id) for change in lost)}"
+        elif rows is not None and in_raw < rows:
+            state, why = WindowState.MISSING, f"raw has {in_raw:,} of {rows:,} rows"
+            if self._stream.primary_key:
+                from_landing = tuple(change.load_id for change in changes)
+        elif known is not None and known.is_stale:
+            state, why = WindowState.STALE, "its rows changed after it was built"
+        else:
+            state, why = WindowState.LOADED, ""
+        return WindowStatus(
+            window,
+            state,
+            why,
+            rows,
+            in_raw,
+            known.load_id if known else None,
+            known.at if known else None,
+            len(reads),
+            from_landing,
+        )
+
+    def _earliest(self) -> datetime | None:
+        """Where the stream's rows begin, as far as anybody knows."""
+        row = self._connection.execute(
+            "select min(window_start) from ops.windows where source = %(source)s and stream = %(stream)s", self._names
+        ).fetchone()
+        return row[0] if row else None
+
+    def _known(self, span: Window) -> list[_Known]:
+        with self._connection.cursor(row_factory=class_row(_Known)) as cursor:
+            return cursor.execute(
+                """
+                select window_start, window_end, rows, is_stale,
+                       case when read_at is null or changed_at > read_at then changed_by else read_by end as load_id,
+                       greatest(changed_at, read_at) as at
+                from ops.windows
+                where source = %(source)s and stream = %(stream)s
+                  and window_start >= %(start)s and window_start < %(end)s
+                """,
+                {**self._names, "start": span.start, "end": span.end},
+            ).fetchall()
+
+    def _reads(self, span: Window) -> list[_Read]:
+        with self._connection.cursor(row_factory=class_row(_Read)) as cursor:
+            return cursor.execute(
+                """
+                select l.load_id, l.window_start, l.window_end, l.status, l.manifest_key, l.error, l.started_at,
+                       l.raw_loaded_at, l.status in ('extracting', 'landed') and exists (
+                           select from ops.streams s
+                           join pg_stat_activity a on a.pid = s.holder_pid and a.backend_start = s.holder_session_start
+                           where s.source = l.source and s.stream = l.stream and s.holder is not null
+                             and s.scope = l.window_start || ' ' || l.window_end and s.lease_until > clock_timestamp()
+                       ) as is_alive
+                from ops.loads l
+                where l.source = %(source)s and l.stream = %(stream)s and l.kind = 'rows'
+                  and l.window_start < %(end)s and l.window_end > %(start)s and l.status <> 'superseded'
+                """,
+                {**self._names, "start": span.start, "end": span.end},
+            ).fetchall()
+
+    def _changes(self, span: Window) -> list[_Change]:
+        with self._connection.cursor(row_factory=class_row(_Change)) as cursor:
+            return cursor.execute(
+                """
+                select c.window_start, l.load_id, l.manifest_key, l.raw_loaded_at as loaded_at
+                from ops.window_changes c join ops.loads l using (load_id)
+                where c.source = %(source)s and c.stream = %(stream)s and l.kind = 'rows'
+                  and c.window_start >= %(start)s and c.window_start < %(end)s
+                order by l.raw_loaded_at
+                """,
+                {**self._names, "start": span.start, "end": span.end},
+            ).fetchall()
+
+    def _followed_until(self) -> datetime | None:
+        """Until when all changes are in raw, of a stream that was once read from its beginning; None for others."""
+        if self._stream.cursor is not None and self._stream.cursor.initial is not None:
+            return None
+        row = self._connection.execute(
+            """
+            select max(started_at) from ops.loads l
+            where source = %(source)s and stream = %(stream)s and kind = 'rows' and status = 'loaded'
+              and window_start is null and exists (
+                  select from ops.loads f
+                  where f.source = l.source and f.stream = l.stream and f.kind = 'rows' and f.status = 'loaded'
+                    and f.window_start is null and f.cursor_from is null and f.started_at <= l.started_at
+              )
+            """,
+            self._names,
+        ).fetchone()
+        return row[0] if row else None
+
+    def _landed(self, keys: Iterable[str | None]) -> frozenset[str]:
+        """Those manifests that the landing has."""
+        wanted = {key for key in keys if key is not None}
+        if not wanted:
+            return frozenset()
+        stored = self._landing.stored(self._names["source"], self._names["stream"])
+        return frozenset(each.key for each in stored if each.key.endswith(f"/{MANIFEST}")) & wanted
+
+
+def estimated(seconds: float) -> str:
+    """A time as people say it: `40 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(timedelta(seconds=seconds).total_seconds() / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
