@@ -84,6 +84,12 @@ class Progress:
         done = self.loaded + self.failed
         return self.seconds / done * (self.waiting + self.running) if done else None
 
+    @property
+    def percent(self) -> float:
+        """Of its windows, those that are done, 0 to 100."""
+        done = self.loaded + self.failed
+        return round(100 * done / (done + self.waiting + self.running), 1)
+
     def __str__(self) -> str:
         total = self.waiting + self.running + self.loaded + self.failed
         failed = f", {self.failed:,} failed" if self.failed else ""

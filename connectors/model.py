@@ -109,7 +109,7 @@ class Window:
         Raises:
             WindowError: one of them is no date or instant, or the end does not come after the start.
         """
-        return cls(_instant(start, "start"), _instant(end, "end"))
+        return cls(parse_instant(start, "start"), parse_instant(end, "end"))
 
     def __str__(self) -> str:
         return f"[{_short(self.start)}, {_short(self.end)})"
@@ -123,15 +123,20 @@ class Window:
         return self.start < other.end and other.start < self.end
 
 
-def _instant(text: str, side: str) -> datetime:
+def parse_instant(text: str, side: str, time_zone: str = "UTC") -> datetime:
+    """An instant in UTC from an ISO 8601 date or instant; without an offset it is of the time zone.
+
+    Raises:
+        WindowError: it is none; `side` of a window is what it was to be.
+    """
     try:
-        instant = datetime.fromisoformat(text.strip())
+        found = datetime.fromisoformat(text.strip())
     except ValueError:
         raise WindowError(
             f"The {side} of the window, `{text}`, is not a date or an instant.",
             remedy="Write it in ISO 8601, e.g. 2013-07-01 or 2013-07-01T06:00:00Z.",
         ) from None
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    return (found.replace(tzinfo=ZoneInfo(time_zone)) if found.tzinfo is None else found).astimezone(UTC)
 
 
 def _short(instant: datetime) -> str:
@@ -159,7 +164,7 @@ class Windows:
     time_zone: str = "UTC"
     """Whose days, by its IANA name. A day on which its clocks change has 23 or 25 hours."""
     first: str | None = None
-    """A date or instant in the first window; None: where the stream's rows begin."""
+    """A date or instant in the first window, of this time zone; None: where the stream's rows begin."""
     until: str | None = None
     """Where the last one ends, for a source to which nothing is added any more; None: now."""
 
@@ -172,17 +177,25 @@ class Windows:
             ) from None
         for text, side in ((self.first, "first"), (self.until, "until")):
             if text is not None:
-                _instant(text, side)
+                self.instant(text, side)
 
     @property
     def begin(self) -> datetime | None:
         """Where the first window begins, if the definition says."""
-        return None if self.first is None else self.start_of(_instant(self.first, "first"))
+        return None if self.first is None else self.start_of(self.instant(self.first, "first"))
+
+    def instant(self, text: str, side: str) -> datetime:
+        """An instant in UTC from an ISO 8601 date or instant; without an offset it is of the windows' time zone.
+
+        Raises:
+            WindowError: it is none; `side` is what it was to be.
+        """
+        return parse_instant(text, side, self.time_zone)
 
     def end_by(self, now: datetime) -> datetime:
         """Where the last window ends that is over at an instant."""
         if self.until is not None:
-            until = _instant(self.until, "until")
+            until = self.instant(self.until, "until")
             start = self.start_of(until)
             now = min(now, until if start == until else self.next(start))
         return self.start_of(now)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from statistics import median
@@ -128,6 +128,21 @@ class BackfillPlan:
             else:
                 spans.append((status.window, 1))
         return spans
+
+    def at_most(self, windows: int | None, *, backward: bool = False) -> BackfillPlan:
+        """The same plan for no more than so many windows: the first that it takes, or the last."""
+        if windows is None or windows >= len(self.chosen):
+            return self
+        kept = {each.window.start for each in (self.chosen[-windows:] if backward else self.chosen[:windows])}
+        share = windows / len(self.chosen)
+        return replace(
+            self,
+            statuses=tuple(
+                each for each in self.statuses if each.state not in self.mode.states or each.window.start in kept
+            ),
+            rows=None if self.rows is None else sum(self.rows_by_window.get(start, 0) for start in kept),
+            seconds=None if self.seconds is None else self.seconds * share,
+        )
 
     def as_json(self) -> dict[str, object]:
         """The plan as JSON values."""

@@ -6,10 +6,12 @@ Everything else is Prefect's own: `prefect deployment run`, the dashboard, sched
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -23,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy.engine import make_url
 
+from connectors.backfill import ROWS_AT_ONCE, BackfillState, backfills, progress, set_state
 from connectors.connections import EnvironmentConnections
 from connectors.destinations.landing import Landing
 from connectors.destinations.warehouse.migrations import upgrade
@@ -34,6 +37,7 @@ from connectors.rebuild import rebuild
 from connectors.registry import SOURCES, source_named
 from connectors.replay import replay
 from connectors.sweep import sweep
+from connectors.windows import Mode, WindowState, plan_backfill, windows_of
 from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
 from deployments.demo.summary import print_summary
@@ -43,6 +47,8 @@ from deployments.local.stack import LocalStack
 from deployments.scaffold import Kind, NewSource, scaffold
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+backfill_app = typer.Typer(help="Fill windows: plan, run, pause, resume, cancel.", no_args_is_help=True)
+app.add_typer(backfill_app, name="backfill")
 # A terminal narrower than the tables folds their lines; a cell that ends in … could not be copied.
 console = Console(highlight=False, soft_wrap=True, width=max(Console().width, 120))
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -178,6 +184,138 @@ def new_source(
     )
     for requirement in new.requirements:
         console.print(f"  {requirement.environment_variable} ({requirement.kind})")
+
+
+@app.command("windows")
+def windows_command(
+    stream: Annotated[str, typer.Argument(help="Source and stream, e.g. flights_api.flights.")],
+    start: Annotated[str | None, typer.Option(help="From here on, ISO 8601, in the windows' time zone.")] = None,
+    end: Annotated[str | None, typer.Option(help="Up to here, exclusive.")] = None,
+    state: Annotated[WindowState | None, typer.Option(help="Only those.")] = None,
+) -> None:
+    """How each window of a stream is, by the ledger, raw and the landing."""
+    source_name, _, stream_name = stream.partition(".")
+    source = source_named(source_name)
+    definition = stream_of(source, stream_name)
+    found = windows_of(
+        source,
+        definition,
+        Destination.of(EnvironmentConnections()),
+        start=definition.windows.instant(start, "start") if start else None,
+        end=definition.windows.instant(end, "end") if end else None,
+    )
+    table = Table("window", "state", "rows", "in raw", "attempts", "changed or read", "why", box=None, pad_edge=False)
+    for each in found:
+        if state is None or each.state is state:
+            rows = "" if each.rows is None else f"{each.rows:,}"
+            at = f"{each.at:%Y-%m-%d %H:%M:%S}" if each.at else ""
+            table.add_row(
+                str(each.window), each.state, rows, f"{each.in_raw:,}", str(each.attempts), at, Text(each.why)
+            )
+    console.print(table)
+    states = Counter(each.state for each in found)
+    console.print(", ".join(f"{count:,} {name}" for name, count in sorted(states.items())) or "No windows yet.")
+
+
+@backfill_app.command("plan")
+def backfill_plan(
+    stream: Annotated[str, typer.Argument(help="Source and stream, e.g. flights_api.flights.")],
+    start: Annotated[str | None, typer.Option(help="From here on, ISO 8601, in the windows' time zone.")] = None,
+    end: Annotated[str | None, typer.Option(help="Up to here, exclusive.")] = None,
+    mode: Annotated[Mode, typer.Option(help="Which windows.")] = Mode.MISSING,
+    json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """What a backfill would do; nothing is done."""
+    from tasks.backfill import plan_lines
+    from tasks.transform import downstream
+
+    source_name, _, stream_name = stream.partition(".")
+    source = source_named(source_name)
+    definition = stream_of(source, stream_name)
+    plan = plan_backfill(
+        source,
+        definition,
+        Destination.of(EnvironmentConnections()),
+        start=definition.windows.instant(start, "start") if start else None,
+        end=definition.windows.instant(end, "end") if end else None,
+        mode=mode,
+    )
+    if json_:
+        models = [{"model": each.model, "how": each.how} for each in downstream(plan.source, plan.stream)]
+        console.print_json(json.dumps({**plan.as_json(), "downstream": models}))
+        return
+    for line in plan_lines(plan):
+        console.print(line, markup=False)
+
+
+@backfill_app.command("run")
+def backfill_run(
+    stream: Annotated[str, typer.Argument(help="Source and stream, e.g. flights_api.flights.")],
+    start: Annotated[str | None, typer.Option(help="From here on, ISO 8601, in the windows' time zone.")] = None,
+    end: Annotated[str | None, typer.Option(help="Up to here, exclusive.")] = None,
+    mode: Annotated[Mode, typer.Option(help="Which windows.")] = Mode.MISSING,
+    backward: Annotated[bool, typer.Option("--backward", help="The latest window first.")] = False,
+    at_once: Annotated[int, typer.Option(help="How many runs work on it at most.")] = 4,
+    rows_at_once: Annotated[int, typer.Option(help="Rows that are read as one load at most.")] = ROWS_AT_ONCE,
+    deployment: Annotated[str, typer.Option(help="The deployment that is run.")] = "backfill/nyc",
+) -> None:
+    """Run a backfill on the work pool, and follow it."""
+    from deployments.watch import run_deployment
+
+    source_name, _, stream_name = stream.partition(".")
+    stream_of(source_named(source_name), stream_name)
+    parameters = {
+        "source": source_name,
+        "streams": [stream_name],
+        "start": start,
+        "end": end,
+        "mode": mode.value,
+        "backward": backward,
+        "at_once": at_once,
+        "rows_at_once": rows_at_once,
+    }
+    with _step("Backfill"):
+        run_deployment(deployment, lambda line: console.print(f"  {line}", style="dim"), parameters=parameters)
+
+
+@backfill_app.command("list")
+def backfill_list() -> None:
+    """The latest backfills."""
+    table = Table(
+        "backfill", "stream", "state", "loaded", "failed", "left", "rows", "seconds", box=None, pad_edge=False
+    )
+    for each in backfills(EnvironmentConnections().database(WAREHOUSE_LOADER)):
+        counts = (each.loaded, each.failed, each.waiting + each.running, each.rows)
+        name = f"{each.source}.{each.stream}"
+        table.add_row(str(each.backfill_id), name, each.state, *(f"{n:,}" for n in counts), f"{each.seconds:.0f}")
+    console.print(table)
+
+
+def _set_backfill(backfill_id: UUID, state: BackfillState, said: str) -> None:
+    warehouse = EnvironmentConnections().database(WAREHOUSE_LOADER)
+    set_state(warehouse, backfill_id, state)
+    console.print(f"{said}: {progress(warehouse, backfill_id)}.")
+
+
+BackfillId = Annotated[UUID, typer.Argument(help="As `headwater backfill list` shows it.")]
+
+
+@backfill_app.command("pause")
+def backfill_pause(backfill_id: BackfillId) -> None:
+    """Let a backfill rest once the batches that are being loaded are in raw."""
+    _set_backfill(backfill_id, BackfillState.PAUSED, "Paused")
+
+
+@backfill_app.command("resume")
+def backfill_resume(backfill_id: BackfillId) -> None:
+    """Let a paused backfill go on."""
+    _set_backfill(backfill_id, BackfillState.RUNNING, "Goes on")
+
+
+@backfill_app.command("cancel")
+def backfill_cancel(backfill_id: BackfillId) -> None:
+    """End a backfill; the batches that are being loaded are loaded. What is left is in the next plan."""
+    _set_backfill(backfill_id, BackfillState.CANCELLED, "Cancelled")
 
 
 @app.command("rebuild")

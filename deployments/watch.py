@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -18,6 +19,7 @@ from prefect.exceptions import ObjectNotFound
 from connectors.errors import ConfigurationError, HeadwaterError, TransientError
 
 _POLL_SECONDS = 0.5
+_LAST_WORDS_SECONDS = 4.0
 _PAGE = 200
 _INFO = 20
 _OVERLAP = timedelta(seconds=10)
@@ -26,6 +28,7 @@ _QUIET = (
     "Beginning ",
     "Created ",
     "Deployment step",
+    "Downloading flow code",
     "Encountered exception",
     "Engine execution",
     "Executing ",
@@ -46,7 +49,13 @@ _DBT_STEP = re.compile(r"\d+ of \d+ (START|PASS|SKIP) ")
 """Of dbt's hundred nodes only models and failures are said here; the dashboard has them all."""
 
 
-def run_deployment(name: str, say: Callable[[str], None], *, timeout_seconds: float = 3600.0) -> FlowRun:
+def run_deployment(
+    name: str,
+    say: Callable[[str], None],
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    timeout_seconds: float = 3600.0,
+) -> FlowRun:
     """Start a deployment (`flow/deployment`) and wait for it, saying each line that its flows and loads log.
 
     Raises:
@@ -62,7 +71,7 @@ def run_deployment(name: str, say: Callable[[str], None], *, timeout_seconds: fl
                 f"There is no deployment `{name}`.",
                 remedy="Run `headwater deploy`; `prefect deployment ls` lists them.",
             ) from None
-        run = client.create_flow_run_from_deployment(deployment.id)
+        run = client.create_flow_run_from_deployment(deployment.id, parameters=dict(parameters or {}))
         follower = _Follower(client, run.id, say)
         deadline = time.monotonic() + timeout_seconds
         while True:
@@ -76,7 +85,11 @@ def run_deployment(name: str, say: Callable[[str], None], *, timeout_seconds: fl
                     remedy="See it in the dashboard; a run that stays Scheduled or Pending has no worker.",
                 )
             time.sleep(_POLL_SECONDS)
-        follower.catch_up()
+        # A run sends what it logged some moments after it has ended.
+        patience = time.monotonic() + _LAST_WORDS_SECONDS
+        while not follower.has_heard_the_end and time.monotonic() < patience:
+            time.sleep(_POLL_SECONDS)
+            follower.catch_up()
         if not run.state.is_completed():
             raise RunFailedError(
                 f"The run {run.name} of {name} ended {run.state_name}: {run.state.message}",
@@ -94,6 +107,7 @@ class _Follower:
     say: Callable[[str], None]
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
     said: set[UUID] = field(default_factory=set)
+    has_heard_the_end: bool = False
 
     def catch_up(self) -> None:
         children = self.client.read_flow_runs(
@@ -105,6 +119,8 @@ class _Follower:
             self.said.add(log.id)
             self.since = max(self.since, log.timestamp)
             line = _COLOUR.sub("", log.message.splitlines()[0])
+            is_of_the_run = log.flow_run_id == self.run_id and log.task_run_id is None
+            self.has_heard_the_end |= is_of_the_run and line.startswith("Finished in state")
             if not line.startswith(_QUIET) and not _DBT_STEP.match(line):
                 self.say(line)
 

@@ -12,6 +12,7 @@ from prefect.runtime import flow_run
 
 from connectors.destinations.warehouse.ledger import Lease
 from connectors.destinations.warehouse.publish import PublishReport
+from connectors.destinations.warehouse.windows import unbuilt_windows
 from tasks.credentials import WAREHOUSE_TRANSFORMER, PrefectConnections
 from tasks.publish import publish_marts
 from tasks.transform import build, write_docs
@@ -32,13 +33,15 @@ def transform(select: str | None = None, full_refresh: bool = False) -> PublishR
     transformer = PrefectConnections().database(WAREHOUSE_TRANSFORMER)
     run = f"flow run {flow_run.name} ({flow_run.id})"
     with Lease(transformer, "dbt", "transform", run, wait_seconds=WAIT_SECONDS):
+        # What changes from here on may be half in this build: the next one has it.
+        windows = unbuilt_windows(transformer)
         report = build(select=select, full_refresh=full_refresh)
         log = get_run_logger()
         log.info("dbt built %s models; %s tests passed, %s warned.", report.built, report.tested, report.warned)
         if select:
             log.info("A selection is not published.")
             return None
-        published = publish_marts(report, run)
+        published = publish_marts(report, run, windows)
         # Readers have their data: the run is not worse for want of a page.
         write_docs(return_state=True)
         return published

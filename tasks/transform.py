@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +122,55 @@ def marts() -> list[Mart]:
         for node in manifest["nodes"].values()
         if node["resource_type"] == "model" and node["fqn"][1] == "marts"
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Downstream:
+    """A model that reads a stream, directly or through others."""
+
+    model: str
+    how: str
+    """What of it a build writes when windows of the stream have changed, and why."""
+
+
+def downstream(source: str, stream: str) -> list[Downstream]:
+    """The models that a stream's rows end up in, in the order in which dbt builds them.
+
+    Raises:
+        ConfigurationError: the project does not parse.
+    """
+    if not (DBT_TARGET / "manifest.json").exists():
+        folders = ["--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)]
+        with _environment(PrefectConnections().database(WAREHOUSE_TRANSFORMER)):
+            outcome = dbtRunner().invoke(["parse", "--quiet", *folders, "--target-path", str(DBT_TARGET)])
+        if not outcome.success:
+            raise ConfigurationError(
+                f"dbt could not read its project: {outcome.exception}", remedy="Run `dbt parse` in the folder dbt."
+            )
+    manifest = _artifact("manifest.json")
+    found: dict[str, Downstream] = {}
+    reached = [
+        name for name, node in manifest["sources"].items() if (node["source_name"], node["name"]) == (source, stream)
+    ]
+    for name in reached:  # grows while it is walked
+        for child in manifest["child_map"].get(name, ()):
+            node = manifest["nodes"].get(child)
+            if node is not None and node["resource_type"] == "model":
+                reached.append(child)
+                found.pop(child, None)  # the last way to it is the longest
+                found[child] = Downstream(node["name"], _rebuilt(node["config"]))
+    return list(found.values())
+
+
+def _rebuilt(config: Mapping[str, Any]) -> str:
+    kind = config["materialized"]
+    if kind == "view":
+        return "nothing: a view"
+    if kind == "incremental" and config.get("event_time"):
+        return f"the rows of these windows that changed, by {config['event_time']}"
+    if kind == "incremental":
+        return "the rows that changed"
+    return f"in full: a {kind}, which dbt makes anew"
 
 
 def _artifact(name: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ One stack for the whole file: starting it is most of the time.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -243,6 +244,48 @@ def test_raw_is_rebuilt_from_the_landing_alone(demo: Demo, shown: str) -> None:
     assert demo.query(rows) == before
 
 
+def test_a_backfill_brings_back_what_was_lost_and_builds_on_it(demo: Demo, shown: str) -> None:
+    """Some days of raw, a manifest of the landing, and beside them nothing: not the watermark, not another row."""
+    own = "_load_id _loaded_at load_id loaded_at weather_loaded_at"
+    raw = f"select md5(string_agg(md5((to_jsonb(t) - '{{{','.join(own.split())}}}'::text[])::text), '' order by id))"
+    raw += " from raw_flights_api.flights t"
+    facts = raw.replace("order by id", "order by flight_id").replace("raw_flights_api.flights", "serving.fct_flights")
+    marts = {name: mark for name, mark in demo.fingerprints().items() if name != "fct_flights"}
+    watermarks = "select * from ops.watermarks order by source, stream"
+    before = demo.query(raw), demo.query(facts), marts, demo.query(watermarks)
+    assert demo.ended(demo.start("ingest/flights-api", start="2013-09-09T04:00Z", end="2013-09-10T04:00Z"))
+    [(key,)] = demo.query("select manifest_key from ops.loads where window_start = '2013-09-09T04:00Z'")
+    (demo.home / "landing" / key).unlink()
+    demo.query(
+        "delete from raw_flights_api.flights where make_date(year::int, month::int, day::int) in"
+        " ('2013-02-03', '2013-02-04', '2013-06-05', '2013-12-31')"
+    )
+    command = ". .headwater/env; headwater backfill plan flights_api.flights"
+    plan = json.loads(demo.run(f"{command} --json"))
+    assert [(each["start"][:10], each["from"]) for each in plan["windows"]] == [
+        ("2013-02-03", "landing"),
+        ("2013-02-04", "landing"),
+        ("2013-06-05", "landing"),
+        ("2013-12-31", "landing"),
+    ], "the day whose manifest is gone is in the first load too, which the landing has"
+    assert {each["model"] for each in plan["downstream"]} >= {
+        "stg_flights_api__flights",
+        "fct_flights",
+        "fct_weather_impact",
+    }
+    assert "From the landing: 4 of them" in demo.run(command)
+    text = demo.run(". .headwater/env; headwater backfill run flights_api.flights")
+    assert "4 of 4 windows loaded" in text
+    assert "Generation" in text
+    marts = {name: mark for name, mark in demo.fingerprints().items() if name != "fct_flights"}
+    assert (demo.query(raw), demo.query(facts), marts, demo.query(watermarks)) == before
+    generation = demo.query("select max(generation) from ops.publishes")
+    again = demo.run(". .headwater/env; headwater backfill run flights_api.flights --start 2013-03-01 --end 2013-04-01")
+    assert "Nothing to do: no window is failed or missing." in again
+    assert demo.query("select max(generation) from ops.publishes") == generation, "nothing to build either"
+    assert "365 loaded" in demo.run(". .headwater/env; headwater windows flights_api.flights --state failed")
+
+
 def test_a_row_deleted_at_the_source_leaves_the_marts_until_it_is_back(demo: Demo, shown: str) -> None:
     def compare_and_build(**parameters: Any) -> None:
         for name, given in (("deletions/operations-db", parameters), ("transform/nyc", {})):
@@ -333,6 +376,9 @@ BAD_PARAMETERS = [
     ("deletions", {"source": "operations_db", "streams": ["airlines"]}, "not looked for in airlines: no `deletes` is"),
     ("deletions", {"source": "flights_api"}, "not looked for in flights: no `deletes` is defined"),
     ("deletions", {"source": "operations_db", "limit": 30}, "give a number from 0 to 1"),
+    ("backfill", {"source": "operations_db"}, "cannot be filled by window: no event_time is defined"),
+    ("backfill", {"source": "flights_api", "start": "2013-07-02", "end": "soon"}, "`soon`, is not a date"),
+    ("backfill", {"source": "flights_api", "mode": "all", "at_once": 0}, "by 0 workers cannot be"),
     ("transform", {"select": "fct_trains"}, "dbt selected nothing by `fct_trains`"),
 ]
 
@@ -341,10 +387,11 @@ def test_bad_parameters_get_one_clear_error_and_change_nothing(demo: Demo, shown
     """The first as a person would, through a deployment; all in one process, whose start is most of the time."""
     through_deployment = demo.start("ingest/flights-api", start="2013-07-02", end="2013-07-01")
     script = f"""
+from flows.backfill import backfill
 from flows.deletions import find_deletions
 from flows.ingest import ingest
 from flows.transform import transform
-flows = dict(ingest=ingest, deletions=find_deletions, transform=transform)
+flows = dict(backfill=backfill, ingest=ingest, deletions=find_deletions, transform=transform)
 for name, parameters, _ in {BAD_PARAMETERS!r}:
     print("run", flows[name](**parameters, return_state=True).state_details.flow_run_id)
 """
@@ -383,7 +430,7 @@ def test_the_single_commands_of_the_readme_work_again_and_again(demo: Demo, show
     demo.run("set -e; . .headwater/env\n" + "\n".join(commands))
     after = demo.prefect("deployments/filter", {})
     assert {each["id"] for each in after} == {each["id"] for each in before}
-    assert len(after) == 7
+    assert len(after) == 11
 
 
 def test_dbt_runs_by_hand_beside_the_real_schemas(demo: Demo, shown: str) -> None:

@@ -1,7 +1,7 @@
 """The airline operations API: every scheduled flight out of New York, changed again when its delays are known."""
 
 from connectors.connections import Secret, Setting
-from connectors.model import Cursor
+from connectors.model import Cursor, Windows
 from connectors.rest import ApiKeyHeader, RestSource, RestStream, TokenInBody
 
 flights_api = RestSource(
@@ -19,6 +19,7 @@ flights_api = RestSource(
             cursor=Cursor("updated_at"),
             since_parameter="updated_since",
             event_time="time_hour",
+            windows=Windows(time_zone="America/New_York", first="2013-01-01", until="2014-01-01"),
             window_parameters=("scheduled_from", "scheduled_to"),
             columns={
                 "time_hour": "timestamptz",

@@ -2,6 +2,7 @@
 
 from connectors.connections import ObjectStore
 from connectors.files import CsvStream, FilesSource
+from connectors.model import Windows
 
 weather_files = FilesSource(
     name="weather_files",
@@ -13,6 +14,7 @@ weather_files = FilesSource(
             nulls=("", "NA"),
             primary_key=("origin", "time_hour"),
             event_time="time_hour",
+            windows=Windows(time_zone="America/New_York", first="2013-01-01", until="2014-01-01"),
             columns={
                 "time_hour": "timestamptz",
                 **dict.fromkeys(["year", "month", "day", "hour"], "integer"),

@@ -7,15 +7,17 @@ brought back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import psycopg
 from psycopg import sql
+from sqlalchemy.engine import URL
 
 from connectors.destinations.warehouse.columns import column_name
+from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.model import Stream, Window, Windows
 
 _INSTANTS = {
@@ -108,6 +110,55 @@ def counted(
             ).format(column.start(), raw, bounds)
         ).fetchall()
     )
+
+
+@dataclass(frozen=True, slots=True)
+class UnbuiltWindow:
+    """A window whose rows changed after the marts were last built with it, or that they were never built with."""
+
+    source: str
+    stream: str
+    start: datetime
+    changed_by: UUID
+    """The load that changed it last."""
+
+
+def unbuilt_windows(warehouse: URL) -> list[UnbuiltWindow]:
+    """The windows that the next build brings into the marts.
+
+    Raises:
+        DestinationUnavailableError: the warehouse does not answer.
+    """
+    with translated_errors(), connect(warehouse, "windows to build") as connection:
+        rows = connection.execute(
+            "select source, stream, window_start, changed_by from ops.windows"
+            " where (is_stale or built_by is null) and changed_by is not null"
+        ).fetchall()
+    return [UnbuiltWindow(*row) for row in rows]
+
+
+def mark_built(publisher: URL, generation: int, windows: Sequence[UnbuiltWindow]) -> None:
+    """Note that a generation was built with windows. One that was changed again since stays to be built.
+
+    Raises:
+        DestinationUnavailableError: the warehouse does not answer.
+    """
+    with translated_errors(), connect(publisher, "windows that were built") as connection:
+        connection.execute(
+            """
+            update ops.windows w set built_by = %s, is_stale = false
+            from unnest(%s::text[], %s::text[], %s::timestamptz[], %s::uuid[]) as b (source, stream, start, changed_by)
+            where w.source = b.source and w.stream = b.stream and w.window_start = b.start
+              and w.changed_by = b.changed_by
+            """,
+            [
+                generation,
+                [window.source for window in windows],
+                [window.stream for window in windows],
+                [window.start for window in windows],
+                [window.changed_by for window in windows],
+            ],
+        )
 
 
 class WindowBook:

@@ -4,6 +4,7 @@
         incremental_strategy='delete+insert',
         unique_key='flight_id',
         on_schema_change='fail',
+        event_time='scheduled_departure_at',
         indexes=[
             {'columns': ['event_date']},
             {'columns': ['origin_airport_code', 'event_date']},

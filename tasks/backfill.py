@@ -1,0 +1,150 @@
+"""Backfills as Prefect tasks: the plan as an artifact, each batch a task run with its log, and who helps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
+
+from connectors.backfill import Batch, Progress, Worker, load, progress
+from connectors.errors import HeadwaterError
+from connectors.ingest import WAREHOUSE_LOADER, Destination
+from connectors.model import stream_of
+from connectors.registry import source_named
+from connectors.windows import BackfillPlan, estimated
+from tasks.credentials import PrefectConnections
+from tasks.ingest import run_name, worth_another_try
+from tasks.transform import Downstream, downstream
+
+_MOST_SPANS = 50
+
+
+@task(
+    task_run_name="load {batch.window}",
+    name="load windows",
+    retries=2,
+    retry_delay_seconds=[5, 30],
+    retry_condition_fn=worth_another_try,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def load_batch(source: str, stream: str, batch: Batch) -> int:
+    """Read the windows of a batch, or bring their rows back from the landing; how many rows that changed.
+
+    Raises:
+        HeadwaterError: see `connectors.backfill.load`.
+    """
+    system = source_named(source)
+    connections = PrefectConnections()
+    return load(
+        batch,
+        system,
+        stream_of(system, stream),
+        connections,
+        Destination.of(connections),
+        run=run_name(),
+        log=get_run_logger(),
+    )
+
+
+def work_on(source: str, stream: str, backfill_id: UUID) -> Progress:
+    """Load batches of a backfill, one after the other, until nothing is left of it. Call it inside a flow.
+
+    Raises:
+        HeadwaterError: the warehouse does not answer, or there is no such backfill.
+    """
+    warehouse = PrefectConnections().database(WAREHOUSE_LOADER)
+    log = get_run_logger()
+    shown = create_progress_artifact(0.0, key=f"backfill-{backfill_id}", description=f"{source}.{stream}")
+    with Worker(warehouse, backfill_id, run_name()) as worker:
+        for batch in worker.batches():
+            state = load_batch(source, stream, batch, return_state=True)
+            error = state.result(raise_on_failure=False)
+            if state.is_completed():
+                worker.done(batch)
+            else:
+                worker.failed(batch, error if isinstance(error, HeadwaterError) else RuntimeError(str(state.message)))
+            found = progress(warehouse, backfill_id)
+            left = f", about {estimated(found.seconds_left)} left" if found.seconds_left else ""
+            log.info("%s%s.", found, left)
+            update_progress_artifact(shown, found.percent, description=f"{source}.{stream}: {found}{left}")  # type: ignore[arg-type]
+    return progress(warehouse, backfill_id)
+
+
+def call_for_help(deployment: str, source: str, stream: str, backfill_id: UUID, helpers: int) -> list[UUID]:
+    """Start runs of the helper's deployment, for workers that are free; their ids."""
+    if helpers < 1:
+        return []
+    log = get_run_logger()
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_deployment_by_name(deployment)
+        except ObjectNotFound:
+            log.warning("There is no deployment `%s`: this run works alone.", deployment)
+            return []
+        parameters = {"source": source, "stream": stream, "backfill_id": str(backfill_id)}
+        runs = [
+            client.create_flow_run_from_deployment(
+                found.id, parameters=parameters, name=f"help {flow_run.name} ({number + 1})"
+            )
+            for number in range(helpers)
+        ]
+    return [run.id for run in runs]
+
+
+def send_home(helpers: Sequence[UUID]) -> None:
+    """Cancel the helpers that no worker has taken: there is nothing left to do."""
+    with get_client(sync_client=True) as client:
+        for helper in helpers:
+            state = client.read_flow_run(helper).state
+            if state is not None and state.is_scheduled():
+                client.set_flow_run_state(
+                    helper, State(type=StateType.CANCELLED, message="The backfill was over before a worker was free.")
+                )
+
+
+def show_plan(plan: BackfillPlan) -> None:
+    """Log a plan, and keep it as an artifact of the run."""
+    lines = plan_lines(plan)
+    for line in lines:
+        if line.endswith("."):
+            get_run_logger().info(line)
+    name = f"{plan.source}-{plan.stream}".replace("_", "-")
+    create_markdown_artifact(
+        "\n".join(f"{line}  " for line in lines),
+        key=f"backfill-plan-{name}",
+        description=f"{plan.source}.{plan.stream}",
+    )
+
+
+def plan_lines(plan: BackfillPlan) -> list[str]:
+    """A plan as people read it."""
+    if plan.window is None:
+        return [f"{plan.source}.{plan.stream} has no windows yet: give a start, or its windows a `first`."]
+    states = ", ".join(f"{count:,} {state}" for state, count in sorted(plan.counts.items()))
+    lines = [f"{plan.source}.{plan.stream}, {plan.window}: {states}."]
+    if not plan.chosen:
+        return [*lines, f"Nothing to do: no window is {' or '.join(sorted(plan.mode.states))}."]
+    rows = "nobody knows yet how many rows" if plan.rows is None else f"about {plan.rows:,} rows"
+    seconds = "" if plan.seconds is None else f", about {estimated(plan.seconds)} for one worker"
+    lines.append(f"To load: {len(plan.chosen):,} windows, {rows}{seconds}.")
+    landing = sum(bool(each.from_landing) for each in plan.chosen)
+    if landing:
+        lines.append(f"From the landing: {landing:,} of them; from the source: {len(plan.chosen) - landing:,}.")
+    reasons = {each.window.start: each.why for each in plan.chosen}
+    for window, count in plan.spans[:_MOST_SPANS]:
+        whys = sorted({why for start, why in reasons.items() if window.start <= start < window.end and why})
+        lines.append(f"- {window}: {count:,} window{'s' if count > 1 else ''}, {'; '.join(whys[:3]) or 'asked for'}")
+    if len(plan.spans) > _MOST_SPANS:
+        lines.append(f"- and {len(plan.spans) - _MOST_SPANS:,} spans more")
+    models: list[Downstream] = downstream(plan.source, plan.stream)
+    lines.append("Then dbt builds, tests and publishes. Of the models that read this stream it writes:")
+    lines += [f"- {each.model}: {each.how}" for each in models]
+    return lines
