@@ -122,6 +122,9 @@ def _sweep_stream(source: Source, stream: Stream, destination: Destination, befo
         translated_errors(),
         connect(destination.warehouse, f"sweep {source.name}.{stream.name}", autocommit=True) as connection,
     ):
+        if windows := _windows_being_read(connection, source.name, stream.name):
+            # What one of them has written long ago may be listed by a manifest that is yet to come.
+            return SweepReport(source.name, stream.name, doubts=(f"Being read: {', '.join(windows)}.",))
         stored = destination.landing.stored(source.name, stream.name)
         # The objects of a load follow each other. Where a store lists them apart, each part is judged by itself.
         for folder, group in groupby(stored, key=lambda each: each.key.rpartition("/")[0]):
@@ -138,6 +141,16 @@ def _sweep_stream(source: Source, stream: Stream, destination: Destination, befo
             objects += len(orphans)
             size += sum(each.bytes for each in orphans)
     return SweepReport(source.name, stream.name, objects, size, tuple(doubts))
+
+
+def _windows_being_read(connection: psycopg.Connection, source: str, stream: str) -> list[str]:
+    rows = connection.execute(
+        "select s.scope from ops.streams s"
+        " join pg_stat_activity a on a.pid = s.holder_pid and a.backend_start = s.holder_session_start"
+        " where s.source = %s and s.stream = %s and s.scope <> '' and s.holder is not null order by s.scope",
+        [source, stream],
+    ).fetchall()
+    return [scope for (scope,) in rows]
 
 
 def _may_have_orphans(found: list[Stored]) -> bool:

@@ -20,7 +20,7 @@ from connectors.destinations.landing import Landing, LoadPlace, Manifest
 from connectors.destinations.warehouse.ledger import Lease
 from connectors.errors import ConfigurationError
 from connectors.ingest import Destination, ingest
-from connectors.model import Chunk, FileVersion, LandingFormat
+from connectors.model import Chunk, FileVersion, LandingFormat, Window
 from connectors.rebuild import rebuild
 from connectors.sweep import SweepReport, sweep
 from tests.conftest import Api, Warehouse
@@ -166,6 +166,11 @@ def test_a_stream_that_is_being_loaded_is_left_to_the_next_sweep(
         [report] = sweep([shop_source()], destination, wait_seconds=0.2)
     assert report.objects == 0
     assert "a long load" in report.doubts[0]
+    window = Window.parse("2024-01-01", "2024-01-02")
+    with Lease(warehouse.url("loader"), "shop", "orders", "a backfill", window=window):
+        [report] = sweep([shop_source()], destination, wait_seconds=0.2)
+    assert report.objects == 0
+    assert "2024-01-01 00:00:00+00 2024-01-02 00:00:00+00" in report.doubts[0]
     assert run(warehouse, destination.landing).objects == 1
 
 

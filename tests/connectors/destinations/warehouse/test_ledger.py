@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 
 from connectors.destinations.warehouse.ledger import Lease
 from connectors.errors import FencedError, StreamBusyError
+from connectors.model import Window
 from tests.conftest import Warehouse
 
 HOLDER = """
@@ -24,7 +26,7 @@ with Lease(make_url(sys.argv[1]), "shop", "orders", "the other", lease_seconds=f
 """
 
 
-def lease(warehouse: Warehouse, **options: float) -> Lease:
+def lease(warehouse: Warehouse, **options: Any) -> Lease:
     return Lease(warehouse.url("loader"), "shop", "orders", "this run", **options)
 
 
@@ -76,3 +78,19 @@ def test_only_the_latest_holder_passes_the_fence(warehouse: Warehouse) -> None:
             second.check(connection)
             with pytest.raises(FencedError, match="epoch 1 was followed by 2"):
                 first.check(connection)
+
+
+def test_windows_are_held_beside_each_other_and_beside_the_stream(warehouse: Warehouse) -> None:
+    first, second = Window.parse("2024-01-01", "2024-01-02"), Window.parse("2024-01-02", "2024-01-03")
+    with lease(warehouse) as whole, lease(warehouse, window=first) as one, lease(warehouse, window=second) as other:
+        with pytest.raises(StreamBusyError, match="the window"), lease(warehouse, window=first, wait_seconds=0.2):
+            pass
+        with warehouse.connect("loader") as connection:
+            for held in (whole, one, other):
+                held.check(connection)
+        warehouse.execute("update ops.streams set lease_until = now() where scope like '2024-01-01 %'")
+        with lease(warehouse, window=first), warehouse.connect("loader") as connection:
+            with pytest.raises(FencedError):
+                one.check(connection)
+            connection.rollback()
+            other.check(connection)
