@@ -1,4 +1,4 @@
-"""Run benchmarks, of PostgreSQL, of REST, or both. Takes some minutes, and some gigabytes while it runs."""
+"""Run benchmarks of PostgreSQL, REST and backfills. Takes some minutes, and some gigabytes while it runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import postgres, rest
+from bench import backfill, postgres, rest
 from bench.results import Result, keep
 from bench.scene import Scene
 
@@ -18,15 +18,21 @@ _FILE = Path(".headwater") / "bench.json"
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("kinds", nargs="*", metavar="postgres|rest", default=["postgres", "rest"])
+    parser.add_argument("kinds", nargs="*", metavar="postgres|rest|backfill", default=["postgres", "rest", "backfill"])
     parser.add_argument("--rows", type=int, default=_ROWS, help="of the large table (default: %(default)s)")
-    parser.add_argument("--rest-rows", type=int, default=_REST_ROWS, help="of the API (default: %(default)s)")
+    parser.add_argument(
+        "--rest-rows",
+        type=int,
+        default=_REST_ROWS,
+        help="of the API, and of backfills (default: %(default)s)",
+    )
     parser.add_argument("--rounds", type=int, default=3, help="of each full load, in turns with its limit")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="headwater-bench-") as home, Scene.started(Path(home)) as scene:
         runs = {
             "postgres": lambda: postgres.run(scene, arguments.rows, arguments.rounds),
             "rest": lambda: rest.run(scene, arguments.rest_rows, arguments.rounds),
+            "backfill": lambda: backfill.run(scene, arguments.rest_rows, arguments.rounds),
         }
         if unknown := set(arguments.kinds) - runs.keys():
             parser.error(f"there is no benchmark of {', '.join(sorted(unknown))}")

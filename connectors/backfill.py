@@ -224,15 +224,16 @@ class Worker:
     def _take(self) -> tuple[BackfillState, Batch | None]:
         with self._connection.transaction():
             row = self._connection.execute(
-                "select state, is_backward, rows_at_once, at_once, source, stream from ops.backfills"
-                " where backfill_id = %s for update",
+                "select state, is_backward, rows_at_once, at_once, source, stream,"
+                " (select count(*) from ops.backfill_windows w where w.backfill_id = f.backfill_id)"
+                " from ops.backfills f where backfill_id = %s for update",
                 [self._id],
             ).fetchone()
             if row is None:
                 raise ConfigurationError(
                     f"There is no backfill {self._id}.", remedy="`headwater backfill list` shows those there are."
                 )
-            state, is_backward, rows_at_once, at_once, source, stream = row
+            state, is_backward, rows_at_once, at_once, source, stream, total = row
             if state != BackfillState.RUNNING:
                 return BackfillState(state), None
             self._take_back_from_the_dead()
@@ -249,7 +250,7 @@ class Worker:
                     )
                     return BackfillState.ENDED, None
                 return BackfillState.RUNNING, None
-            share = -(-len(waiting) // (2 * at_once)) if at_once > 1 else len(waiting)
+            share = _share(len(waiting), total, at_once)
             batch = self._landed_already(source, stream, waiting) or _first_of(waiting, rows_at_once, share)
             self._connection.execute(
                 """
@@ -330,6 +331,14 @@ class _Waiting:
 
 def _adjacent(windows: list[_Waiting]) -> bool:
     return all(one.window_end == other.window_start for one, other in pairwise(windows))
+
+
+def _share(waiting: int, total: int, workers: int) -> int:
+    """How many windows a batch may have, so that the others have something to do and none waits long for the last: half
+    of a worker's part of what is left, but not ever smaller ones."""
+    if workers == 1:
+        return waiting
+    return max(-(-waiting // (2 * workers)), -(-total // (8 * workers)))
 
 
 def _first_of(waiting: list[_Waiting], rows_at_once: int, share: int) -> list[_Waiting]:

@@ -67,9 +67,7 @@ def test_every_kind_of_instant_has_its_window(postgres: Server, kind: str, value
         found = connection.execute(
             sql.SQL("select {}, {} from (select {}::{} as at) t").format(
                 column.start(),
-                column.within(
-                    next(Windows().within(datetime(2024, 3, 5, tzinfo=UTC), datetime(2024, 3, 6, tzinfo=UTC)))
-                ),
+                column.within(day),
                 sql.Literal(value),
                 sql.SQL(kind),
             )
