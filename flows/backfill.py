@@ -13,16 +13,18 @@ from prefect import flow, get_run_logger
 
 from connectors.backfill import ROWS_AT_ONCE, Progress, begin, closing, failures
 from connectors.destinations.warehouse.windows import unbuilt_windows
-from connectors.errors import ConfigurationError, DataError
+from connectors.errors import ConfigurationError, DataError, HeadwaterError
 from connectors.ingest import WAREHOUSE_LOADER, Destination
 from connectors.model import Source, Stream, stream_of
-from connectors.registry import source_named
+from connectors.registry import SOURCES, source_named
 from connectors.windows import BackfillPlan, Mode, plan_backfill
 from flows.transform import transform
 from tasks.backfill import call_for_help, send_home, show_plan, work_on
 from tasks.credentials import PrefectConnections
 from tasks.ingest import run_name
 
+HELPER = "backfill-helper/nyc"
+"""The deployment of the runs that help."""
 _MOST_NAMED = 5
 
 
@@ -38,7 +40,7 @@ def backfill(
     rows_at_once: int = ROWS_AT_ONCE,
     most_windows: int | None = None,
     build: bool = True,
-    helper: str = "backfill-helper/nyc",
+    helper: str = HELPER,
 ) -> list[Progress]:
     """Fill the windows of a source's streams.
 
@@ -59,9 +61,48 @@ def backfill(
     done = [
         found
         for stream in streams_with_windows(system, streams)
-        if (found := _fill(system, stream, start, end, mode, backward, at_once, rows_at_once, most_windows, helper))
+        if (
+            found := _fill(
+                system,
+                stream,
+                mode=mode,
+                start=start,
+                end=end,
+                backward=backward,
+                at_once=at_once,
+                rows_at_once=rows_at_once,
+                most_windows=most_windows,
+                helper=helper,
+            )
+        )
     ]
     if build and done and unbuilt_windows(PrefectConnections().database(WAREHOUSE_LOADER)):
+        transform()
+    return done
+
+
+@flow(name="catch-up", persist_result=False)
+def catch_up(sources: list[str] | None = None, most_windows: int = 31) -> list[Progress]:
+    """Fill windows that are missing or failed, of all sources, at a bounded rate; then build, test and publish.
+
+    Args:
+        sources: only these, by name in the registry.
+        most_windows: of each stream, the first ones; the rest is for the next run.
+    """
+    chosen = [source_named(name) for name in sources] if sources else list(SOURCES.values())
+    streams = [(source, stream) for source in chosen for stream in source.streams if stream.event_time is not None]
+    done, failed = [], []
+    for source, stream in streams:
+        try:
+            found = _fill(source, stream, mode=Mode.MISSING, most_windows=most_windows)
+        except HeadwaterError as error:
+            get_run_logger().error("%s.%s could not be filled: %s", source.name, stream.name, error)
+            failed.append(error)
+        else:
+            done += [found] if found else []
+    if failed:
+        raise failed[0]
+    if done and unbuilt_windows(PrefectConnections().database(WAREHOUSE_LOADER)):
         transform()
     return done
 
@@ -69,14 +110,15 @@ def backfill(
 def _fill(
     source: Source,
     stream: Stream,
-    start: str | None,
-    end: str | None,
+    *,
     mode: Mode,
-    backward: bool,
-    at_once: int,
-    rows_at_once: int,
-    most_windows: int | None,
-    helper: str,
+    start: str | None = None,
+    end: str | None = None,
+    backward: bool = False,
+    at_once: int = 1,
+    rows_at_once: int = ROWS_AT_ONCE,
+    most_windows: int | None = None,
+    helper: str = HELPER,
 ) -> Progress | None:
     """One stream's windows; None if there was nothing to do.
 

@@ -66,12 +66,6 @@ def test_every_source_has_a_deployment_with_a_schedule() -> None:
     assert all(each["concurrency_limit"]["limit"] == 1 for each in deployments() if each.get("schedules"))
 
 
-def test_every_source_with_windows_catches_up_by_night() -> None:
-    scheduled = [each for each in deployments() if each.get("schedules")]
-    filled = {each["parameters"]["source"] for each in scheduled if flow_of(each) == "backfill"}
-    assert filled == {source.name for source in SOURCES.values() if any(stream.event_time for stream in source.streams)}
-
-
 def test_every_source_with_deletes_has_a_deployment_that_looks_for_them() -> None:
     looked_for = {each["parameters"]["source"] for each in deployments() if flow_of(each) == "deletions"}
     assert looked_for == {
@@ -81,7 +75,7 @@ def test_every_source_with_deletes_has_a_deployment_that_looks_for_them() -> Non
 
 def test_no_parameter_of_a_deployment_holds_a_secret() -> None:
     names = {name for each in deployments() for name in each.get("parameters", {})}
-    assert names <= {"source", "most_windows", "at_once"}
+    assert names <= {"source"}
 
 
 def test_every_raw_table_is_a_dbt_source() -> None:

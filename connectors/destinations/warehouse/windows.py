@@ -175,48 +175,47 @@ class WindowBook:
 
     def note_changes(self, changes: Iterable[WindowChange]) -> None:
         """Add up what a load did, window by window."""
-        changes = list(changes)
-        with self._connection.cursor() as cursor:
-            cursor.executemany(
-                """
-                insert into ops.windows as w
-                    (source, stream, window_start, window_end, rows, changed_by, changed_at)
-                values (%(source)s, %(stream)s, %(start)s, %(end)s, %(rows)s, %(load_id)s, %(when)s)
-                on conflict (source, stream, window_start) do update
-                set rows = w.rows + excluded.rows, window_end = excluded.window_end,
-                    changed_by = excluded.changed_by, changed_at = excluded.changed_at,
-                    is_stale = w.built_by is not null
-                """,
-                [
-                    {
-                        **self._of_load,
-                        "start": change.start,
-                        "end": self._windows.next(change.start),
-                        "rows": change.inserted + change.moved,
-                    }
-                    for change in changes
-                ],
-            )
-            cursor.executemany(
-                "insert into ops.window_changes (source, stream, window_start, load_id, rows_inserted, rows_updated)"
-                " values (%(source)s, %(stream)s, %(start)s, %(load_id)s, %(inserted)s, %(updated)s)",
-                [
-                    {
-                        **self._of_load,
-                        "start": change.start,
-                        "inserted": change.inserted,
-                        "updated": change.updated,
-                    }
-                    for change in changes
-                ],
-            )
+        found = list(changes)
+        starts = [change.start for change in found]
+        self._connection.execute(
+            """
+            insert into ops.windows as w (source, stream, window_start, window_end, rows, changed_by, changed_at)
+            select %(source)s, %(stream)s, c.start, c.until, c.rows, %(load_id)s, %(when)s
+            from unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[], %(rows)s::bigint[]) c (start, until, rows)
+            on conflict (source, stream, window_start) do update
+            set rows = w.rows + excluded.rows, window_end = excluded.window_end,
+                changed_by = excluded.changed_by, changed_at = excluded.changed_at,
+                is_stale = w.built_by is not null
+            """,
+            {
+                **self._of_load,
+                "starts": starts,
+                "ends": [self._windows.next(start) for start in starts],
+                "rows": [change.inserted + change.moved for change in found],
+            },
+        )
+        self._connection.execute(
+            """
+            insert into ops.window_changes (source, stream, window_start, load_id, rows_inserted, rows_updated)
+            select %(source)s, %(stream)s, c.start, %(load_id)s, c.inserted, c.updated
+            from unnest(%(starts)s::timestamptz[], %(inserted)s::bigint[], %(updated)s::bigint[])
+                c (start, inserted, updated)
+            """,
+            {
+                **self._of_load,
+                "starts": starts,
+                "inserted": [change.inserted for change in found],
+                "updated": [change.updated for change in found],
+            },
+        )
 
     def note_read(self, window: Window, rows: Mapping[datetime, int]) -> None:
         """That all of a window was read, and what raw has of the stream's windows that lie in it as a whole."""
         self._set(
             "insert into ops.windows as w (source, stream, window_start, window_end, rows, read_by, read_at)"
-            " values (%(source)s, %(stream)s, %(start)s, %(end)s, %(rows)s, %(load_id)s, %(when)s)"
-            " on conflict (source, stream, window_start) do update set rows = excluded.rows,"
+            " select %(source)s, %(stream)s, c.start, c.until, c.rows, %(load_id)s, %(when)s"
+            " from unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[], %(rows)s::bigint[])"
+            " c (start, until, rows) on conflict (source, stream, window_start) do update set rows = excluded.rows,"
             " window_end = excluded.window_end, read_by = excluded.read_by, read_at = excluded.read_at",
             [each for each in self._windows.within(window.start, window.end) if window.covers(each)],
             rows,
@@ -259,18 +258,21 @@ class WindowBook:
             windows = {*(start for (start,) in known), *rows}
         self._set(
             "insert into ops.windows as w (source, stream, window_start, window_end, rows)"
-            " values (%(source)s, %(stream)s, %(start)s, %(end)s, %(rows)s)"
-            " on conflict (source, stream, window_start) do update set rows = excluded.rows",
+            " select %(source)s, %(stream)s, c.start, c.until, c.rows"
+            " from unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[], %(rows)s::bigint[])"
+            " c (start, until, rows) on conflict (source, stream, window_start) do update set rows = excluded.rows",
             [Window(start, self._windows.next(start)) for start in windows],
             rows,
         )
 
     def _set(self, statement: str, windows: Iterable[Window], rows: Mapping[datetime, int]) -> None:
-        with self._connection.cursor() as cursor:
-            cursor.executemany(
-                statement.encode(),
-                [
-                    {**self._of_load, "start": each.start, "end": each.end, "rows": rows.get(each.start, 0)}
-                    for each in windows
-                ],
-            )
+        found = list(windows)
+        self._connection.execute(
+            statement.encode(),
+            {
+                **self._of_load,
+                "starts": [each.start for each in found],
+                "ends": [each.end for each in found],
+                "rows": [rows.get(each.start, 0) for each in found],
+            },
+        )
