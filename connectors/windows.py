@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from statistics import median
 from uuid import UUID
 
 import psycopg
@@ -212,14 +211,11 @@ def plan_backfill(
     """
     statuses = windows_of(source, stream, destination, start=start, end=end, now=now)
     chosen = [each for each in statuses if each.state in mode.states]
-    known = [each.rows for each in statuses if each.rows]
-    usual = round(median(known)) if known else None
+    with translated_errors(), connect(destination.warehouse, f"history of {source.name}.{stream.name}") as found:
+        usual, speed = _usual_rows(found, source.name, stream.name), _speed(found, source.name, stream.name)
     estimates = {each.window.start: each.rows or usual for each in chosen}
     rows = sum(each or 0 for each in estimates.values()) if usual is not None or not chosen else None
-    seconds = None
-    if rows is not None:
-        with translated_errors(), connect(destination.warehouse, f"speed of {source.name}.{stream.name}") as found:
-            seconds = rows / _speed(found, source.name, stream.name) + (_SECONDS_A_LOAD if chosen else 0)
+    seconds = None if rows is None else rows / speed + (_SECONDS_A_LOAD if chosen else 0)
     return BackfillPlan(
         source.name,
         stream.name,
@@ -230,6 +226,16 @@ def plan_backfill(
         seconds,
         {begin: estimate for begin, estimate in estimates.items() if estimate is not None},
     )
+
+
+def _usual_rows(connection: psycopg.Connection, source: str, stream: str) -> int | None:
+    """How many rows a window of the stream has, of those that have any; None if none is known."""
+    row = connection.execute(
+        "select percentile_disc(0.5) within group (order by rows) from ops.windows"
+        " where source = %s and stream = %s and rows > 0",
+        [source, stream],
+    ).fetchone()
+    return row[0] if row else None
 
 
 def _speed(connection: psycopg.Connection, source: str, stream: str) -> float:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import psutil
 import pytest
 
 from connectors.backfill import BackfillState, Worker, backfills, begin, failures, load, progress, set_state, work
@@ -23,6 +26,7 @@ from connectors.windows import BackfillPlan, Mode, WindowState, plan_backfill, w
 from tests.conftest import Answer, Api, Warehouse
 from tests.connectors.examples import Shop, connections, raw, shop_source
 from tests.connectors.examples import load as load_new
+from tests.connectors.scene import until
 
 FIRST = datetime(2024, 3, 1, tzinfo=UTC)
 DAYS = 30
@@ -268,6 +272,30 @@ def test_workers_share_a_backfill_beside_loads_of_what_is_new(
     assert holders[0][1] == DAYS, "each window once"
     live = scene.warehouse.query("select count(*) from ops.loads where window_start is null and status = 'loaded'")
     assert live[0][0] > 2, "what is new was loaded meanwhile"
+
+
+def test_commits_of_one_stream_take_turns(whole: list[tuple[Any, ...]], scene: Scene, landing_folder: Path) -> None:
+    """One stops within its commit: another window is read meanwhile, and committed after it, by a later instant."""
+    scene.backfill(first=0, last=10)
+    first = begin(scene.plan(first=10, last=20), scene.destination.warehouse)
+    second = begin(scene.plan(first=20, last=30), scene.destination.warehouse)
+    stopped = worker_process(
+        scene, first, landing_folder, HEADWATER_FAILPOINT="rows-written", HEADWATER_FAILPOINT_SIGNAL="STOP"
+    )
+    try:
+        until(lambda: psutil.Process(stopped.pid).status() == psutil.STATUS_STOPPED, "it stops")
+        other = worker_process(scene, second, landing_folder)
+        landed = "select from ops.loads where status = 'landed' and window_start = %s"
+        until(lambda: scene.warehouse.query(landed, [day(20)]), "the other has landed")
+        time.sleep(1)
+        assert scene.warehouse.query(landed, [day(20)]), "and waits"
+        stopped.send_signal(signal.SIGCONT)
+        assert (stopped.wait(timeout=60), other.wait(timeout=60)) == (0, 0)
+    finally:
+        stopped.kill()
+    order = "select window_start from ops.loads where window_start >= %s and status = 'loaded' order by raw_loaded_at"
+    assert [start for (start,) in scene.warehouse.query(order, [day(10)])] == [day(10), day(20)]
+    assert raw(scene.warehouse, ROWS) == whole
 
 
 def test_any_order_and_any_number_of_times_gives_the_same_rows(whole: list[tuple[Any, ...]], scene: Scene) -> None:
