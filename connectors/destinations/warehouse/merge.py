@@ -288,7 +288,8 @@ class Merge:
                 "with written as ({insert} returning (xmax = 0) as is_new)"
                 " select null, count(*) filter (where is_new), count(*) filter (where not is_new), 0 from written"
             ).format(insert=insert)
-        elif self._stream.write is WriteDisposition.APPEND and not self._replayed:
+        elif (self._stream.write is WriteDisposition.APPEND and not self._replayed) or not self._has_any_of_them(types):
+            # Nothing but new rows, which leave no window.
             statement = sql.SQL(
                 "with written as ({insert} returning {start} as w) select w, count(*), 0, 0 from written group by w"
             ).format(insert=insert, start=column.start("t"))
@@ -331,6 +332,18 @@ class Merge:
                 )
         self.window_changes = list(by_start.values())
         return sum(row[1] for row in rows), sum(row[2] for row in rows)
+
+    def _has_any_of_them(self, types: Mapping[str, str]) -> bool:
+        """Whether raw has a row with the key of an accepted one."""
+        same = sql.SQL(" and ").join(
+            sql.SQL("a.{0}::{1} = t.{0}").format(sql.Identifier(name), type_name(types[name])) for name in self._key
+        )
+        row = self._execute(
+            sql.SQL("select exists (select from {table} a join {raw} t on {same} where a.{rejected} is null)").format(
+                table=self._attempt.name, raw=self.raw, same=same, rejected=sql.Identifier(REJECTED)
+            )
+        ).fetchone()
+        return bool(row and row[0])
 
     def _replace_unkeyed(self, accepted: int, columns: list[str], types: Mapping[str, str]) -> dict[str, int]:
         """Make raw the same rows as the load, as often as each occurs; what is there already is not written again."""

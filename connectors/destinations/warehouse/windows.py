@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL
 
 from connectors.destinations.warehouse.columns import column_name
 from connectors.destinations.warehouse.connection import connect, translated_errors
-from connectors.model import Stream, Window, Windows
+from connectors.model import Stream, Window, Windows, WindowSize
 
 _INSTANTS = {
     "timestamp with time zone": "{}",
@@ -26,6 +26,10 @@ _INSTANTS = {
     "date": "({}::timestamp at time zone 'UTC')",
 }
 """A value of event time as an instant, by its column's type: what has no time zone is UTC, as in a window's bounds."""
+
+
+_STEPS = {WindowSize.HOUR: "1 hour", WindowSize.DAY: "1 day", WindowSize.WEEK: "7 days"}
+_A_MONDAY = "2001-01-01 00:00:00Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +89,14 @@ class WindowColumn:
     def start(self, table: str | None = None) -> sql.Composed:
         """Where the window of a row begins; null where the row has no event time, or an infinite one."""
         instant = self.instant(table)
+        size, zone = self._windows.size, self._windows.time_zone
+        if zone == "UTC" and size in _STEPS:  # several times as fast
+            step = sql.Literal(_STEPS[size])
+            return sql.SQL("(case when isfinite({0}) then date_bin({1}::interval, {0}, {2}::timestamptz) end)").format(
+                instant, step, sql.Literal(_A_MONDAY)
+            )
         return sql.SQL("(case when isfinite({0}) then date_trunc({1}, {0}, {2}) end)").format(
-            instant, sql.Literal(self._windows.size.value), sql.Literal(self._windows.time_zone)
+            instant, sql.Literal(size.value), sql.Literal(zone)
         )
 
 
