@@ -193,12 +193,12 @@ class Worker:
             self._connection.execute(
                 """
                 update ops.backfill_windows b
-                set state = 'loaded', error = null, ended_at = clock_timestamp(), rows_loaded = w.rows,
-                    load_id = coalesce(w.read_by, w.changed_by)
-                from ops.backfills f
-                join ops.windows w using (source, stream)
-                where f.backfill_id = %(id)s and b.backfill_id = f.backfill_id
-                  and w.window_start = b.window_start and b.window_start = any(%(starts)s)
+                set state = 'loaded', error = null, ended_at = clock_timestamp(), (rows_loaded, load_id) = (
+                    select w.rows, coalesce(w.read_by, w.changed_by)
+                    from ops.backfills f join ops.windows w using (source, stream)
+                    where f.backfill_id = b.backfill_id and w.window_start = b.window_start
+                )
+                where backfill_id = %(id)s and window_start = any(%(starts)s)
                 """,
                 {"id": self._id, "starts": [window.start for window in batch.windows]},
             )

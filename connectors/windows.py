@@ -129,10 +129,16 @@ class BackfillPlan:
         return spans
 
     def at_most(self, windows: int | None, *, backward: bool = False) -> BackfillPlan:
-        """The same plan for no more than so many windows: the first that it takes, or the last."""
+        """The same plan for no more than so many windows: the first that it takes, or the last.
+
+        Those that failed before come behind all others, which they would otherwise hold up for ever.
+        """
         if windows is None or windows >= len(self.chosen):
             return self
-        kept = {each.window.start for each in (self.chosen[-windows:] if backward else self.chosen[:windows])}
+        in_order = sorted(
+            self.chosen[::-1] if backward else self.chosen, key=lambda each: each.state is WindowState.FAILED
+        )
+        kept = {each.window.start for each in in_order[:windows]}
         share = windows / len(self.chosen)
         return replace(
             self,

@@ -32,7 +32,7 @@ from connectors.destinations.warehouse.migrations import upgrade
 from connectors.errors import HeadwaterError
 from connectors.export import ExportFormat, export
 from connectors.ingest import LANDING, WAREHOUSE_LOADER, WAREHOUSE_OWNER, Destination
-from connectors.model import stream_of
+from connectors.model import Source, Stream, stream_of
 from connectors.rebuild import rebuild
 from connectors.registry import SOURCES, source_named
 from connectors.replay import replay
@@ -186,6 +186,12 @@ def new_source(
         console.print(f"  {requirement.environment_variable} ({requirement.kind})")
 
 
+def _stream_named(name: str) -> tuple[Source, Stream]:
+    source_name, _, stream_name = name.partition(".")
+    source = source_named(source_name)
+    return source, stream_of(source, stream_name)
+
+
 @app.command("windows")
 def windows_command(
     stream: Annotated[str, typer.Argument(help="Source and stream, e.g. flights_api.flights.")],
@@ -194,9 +200,7 @@ def windows_command(
     state: Annotated[WindowState | None, typer.Option(help="Only those.")] = None,
 ) -> None:
     """How each window of a stream is, by the ledger, raw and the landing."""
-    source_name, _, stream_name = stream.partition(".")
-    source = source_named(source_name)
-    definition = stream_of(source, stream_name)
+    source, definition = _stream_named(stream)
     found = windows_of(
         source,
         definition,
@@ -229,9 +233,7 @@ def backfill_plan(
     from tasks.backfill import plan_lines
     from tasks.transform import downstream
 
-    source_name, _, stream_name = stream.partition(".")
-    source = source_named(source_name)
-    definition = stream_of(source, stream_name)
+    source, definition = _stream_named(stream)
     plan = plan_backfill(
         source,
         definition,
@@ -323,9 +325,8 @@ def rebuild_command(
     stream: Annotated[str, typer.Argument(help="Source and stream, e.g. flights_api.flights.")],
 ) -> None:
     """Empty a raw table and fill it again from the landing alone, without asking the source."""
-    source_name, _, stream_name = stream.partition(".")
-    source = source_named(source_name)
-    report = rebuild(source, stream_of(source, stream_name), Destination.of(EnvironmentConnections()))
+    source, definition = _stream_named(stream)
+    report = rebuild(source, definition, Destination.of(EnvironmentConnections()))
     console.print(f"raw_{stream} has {report.rows:,} rows, from {report.loads} loads.")
 
 
@@ -337,9 +338,8 @@ def replay_command(
     ] = None,
 ) -> None:
     """Load rows from quarantine (or a whole load) again, from the landing, by the present definition."""
-    source_name, _, stream_name = stream.partition(".")
-    source = source_named(source_name)
-    reports = replay(source, stream_of(source, stream_name), Destination.of(EnvironmentConnections()), load_id=load)
+    source, definition = _stream_named(stream)
+    reports = replay(source, definition, Destination.of(EnvironmentConnections()), load_id=load)
     for report in reports:
         console.print(f"Load {report.load_id}: {report}.")
     if not reports:
@@ -357,12 +357,11 @@ def export_command(
     """Write a load from the landing as one file of Parquet or JSON lines, for other engines to read."""
     if latest == (load is not None):
         raise typer.BadParameter("Give either --load or --latest.")
-    source_name, _, stream_name = stream.partition(".")
-    source = source_named(source_name)
+    source, definition = _stream_named(stream)
     connections = EnvironmentConnections()
     report = export(
         source,
-        stream_of(source, stream_name),
+        definition,
         Landing(connections.object_store(LANDING)),
         to,
         form,

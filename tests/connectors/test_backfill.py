@@ -166,6 +166,9 @@ def test_windows_that_cannot_be_loaded_are_found_and_the_others_loaded(
     scene.mend()
     scene.api.requests.clear()
     assert days(scene.plan(Mode.FAILED).chosen) == [3, 17, 18]
+    scene.warehouse.execute("delete from raw_shop.orders where at::date - date '2024-03-01' in (20, 25)")
+    assert days(scene.plan().at_most(3).chosen) == [3, 20, 25], "what fails again and again holds nothing up"
+    assert days(scene.plan().at_most(3, backward=True).chosen) == [18, 20, 25]
     scene.backfill()
     assert sorted(scene.reads()) in ([(3, 4), (17, 18), (18, 19)], [(3, 4), (17, 19)])
     assert raw(scene.warehouse, ROWS) == whole
