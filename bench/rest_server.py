@@ -1,6 +1,6 @@
 """A REST API on loopback that costs as little as one can: every answer is made before the first request comes.
 
-`python -m bench.rest_server ROWS LATENCY_MS` prints its address and serves until its standard input closes.
+`python -m bench.rest_server ROWS LATENCY_MS PAGE_ROWS` prints its address and serves until its standard input closes.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import random
 import sys
 from urllib.parse import parse_qsl, urlsplit
 
-PAGE_ROWS = 1000
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 
 
-def pages(rows: int) -> list[bytes]:
-    """Whole answers of `/orders`, a thousand records of about 349 bytes each, with the offset of the next page."""
+def pages(rows: int, page_rows: int) -> list[bytes]:
+    """Whole answers of `/orders`, so many records of about 349 bytes each, with the offset of the next page."""
     random.seed(7)
-    return [_answer(start, min(start + PAGE_ROWS, rows), rows) for start in range(0, rows, PAGE_ROWS)]
+    return [_answer(start, min(start + page_rows, rows), rows) for start in range(0, rows, page_rows)]
 
 
 def _answer(start: int, end: int, rows: int) -> bytes:
@@ -52,8 +51,9 @@ def _record(number: int) -> bytes:
 class _Answering(asyncio.Protocol):
     _transport: asyncio.Transport
 
-    def __init__(self, answers: list[bytes], latency: float) -> None:
+    def __init__(self, answers: list[bytes], latency: float, page_rows: int) -> None:
         self._answers = answers
+        self._page_rows = page_rows
         self._latency = latency
         self._received = b""
 
@@ -66,7 +66,7 @@ class _Answering(asyncio.Protocol):
         while b"\r\n\r\n" in self._received:
             head, _, self._received = self._received.partition(b"\r\n\r\n")
             parameters = dict(parse_qsl(urlsplit(head.split(b" ", 2)[1].decode()).query))
-            number = int(parameters.get("offset", 0)) // PAGE_ROWS
+            number = int(parameters.get("offset", 0)) // self._page_rows
             answer = self._answers[number] if number < len(self._answers) else _answer(0, 0, 0)
             if self._latency:
                 asyncio.get_running_loop().call_later(self._latency, self._transport.write, answer)
@@ -74,10 +74,10 @@ class _Answering(asyncio.Protocol):
                 self._transport.write(answer)
 
 
-async def _serve(rows: int, latency: float) -> None:
-    answers = pages(rows)
+async def _serve(rows: int, latency: float, page_rows: int) -> None:
+    answers = pages(rows, page_rows)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Answering(answers, latency), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: _Answering(answers, latency, page_rows), "127.0.0.1", 0)
     sys.stdout.write(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     await loop.run_in_executor(None, sys.stdin.read)
@@ -85,4 +85,4 @@ async def _serve(rows: int, latency: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(int(sys.argv[1]), float(sys.argv[2]) / 1000))
+    asyncio.run(_serve(int(sys.argv[1]), float(sys.argv[2]) / 1000, int(sys.argv[3])))

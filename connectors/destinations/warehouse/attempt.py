@@ -6,7 +6,7 @@ attempt that dies leaves nothing in raw, not even dead space, and the next run o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import cached_property
 from types import TracebackType
@@ -19,10 +19,10 @@ from psycopg import sql
 from connectors.destinations.landing import Landing, Manifest
 from connectors.destinations.warehouse.columns import PAYLOAD, REJECTED, ROW, Kind, column_name, column_names
 from connectors.destinations.warehouse.connection import LOADING
-from connectors.destinations.warehouse.document_columns import NULL
 from connectors.destinations.warehouse.file_records import parser_of
 from connectors.destinations.warehouse.raw_table import fill_factor, raw_columns
 from connectors.destinations.warehouse.records import RecordParser, Rejected, escaped
+from connectors.destinations.warehouse.whole_chunks import NULL, TEXT, WholeChunk
 from connectors.destinations.warehouse.windows import WindowColumn
 from connectors.errors import LandingCorruptError, MalformedResponseError, WindowError
 from connectors.failpoints import reach
@@ -34,6 +34,7 @@ SEGMENT_BYTES = 32 << 20
 """Bytes after which what was copied is committed, so that no transaction stays open for as long as a source sends."""
 
 _SEND_BYTES = 1 << 20
+_BINARY, _CSV = sql.SQL("(format binary)"), sql.SQL("(format csv)")
 
 
 class AttemptTable:
@@ -69,6 +70,7 @@ class AttemptTable:
         self.may_become_raw = self._parser is None and not raw_columns(connection, source, stream.name)
         self._columns: list[str] = []
         self._segment: psycopg.Copy | None = None
+        self._segment_of: tuple[sql.SQL, Sequence[str]] = (TEXT, [])
         self._segment_end = ExitStack()
         self._copying = connection.cursor()
         self._segment_bytes = 0
@@ -264,12 +266,9 @@ class AttemptTable:
             self._connection.execute(sql.SQL("analyze {}").format(self.name))
 
     def _write_typed(self, chunk: Chunk) -> int:
-        if self._segment is None and self._is_binary:
-            self._begin_segment(sql.SQL("copy {} ({}) from stdin (format binary)"), self._columns)
-            self._send(PGCOPY_HEADER)
-        elif self._segment is None:
-            self._begin_segment(sql.SQL("copy {} ({}) from stdin (format csv)"), self._columns)
-        self._send(chunk.data)
+        if self._is_binary and self._segment is None:
+            self._send(_BINARY, self._columns, PGCOPY_HEADER)
+        self._send(_BINARY if self._is_binary else _CSV, self._columns, chunk.data)
         return chunk.rows
 
     def _write_file(self, chunk: Chunk, parser: RecordParser) -> int:
@@ -317,10 +316,9 @@ class AttemptTable:
 
     def _write_parsed(self, chunk: Chunk, parser: RecordParser) -> int:
         """Rows of text. A rejected record is a row too, with no values but the reason and what it was."""
-        if (columns := parser.values_by_column(chunk)) is not None and len(columns) == len(self._columns):
-            unrejected = [NULL] * len(columns[0])
-            self._send_lines(list(map(b"\t".join, zip(unrejected, unrejected, *columns, strict=True))))
-            return len(unrejected)
+        if (whole := parser.whole(chunk)) is not None and len(parser.columns) == len(self._columns):
+            self._send_whole(whole)
+            return whole.rows
         rows = size = 0
         lines: list[bytes] = []
         for row in parser.rows(chunk):
@@ -344,11 +342,11 @@ class AttemptTable:
         return rows
 
     def _send_lines(self, lines: list[bytes]) -> None:
-        if not lines:
-            return
-        if self._segment is None:
-            self._begin_segment(sql.SQL("copy {} ({}) from stdin"), [REJECTED, PAYLOAD, *self._columns])
-        self._send(b"\n".join(lines) + b"\n")
+        if lines:
+            self._send(TEXT, [REJECTED, PAYLOAD, *self._columns], b"\n".join([*lines, b""]))
+
+    def _send_whole(self, whole: WholeChunk) -> None:
+        self._send(whole.form, whole.columns, whole.lines)
 
     def _add_columns(self, columns: list[str]) -> None:
         self._end_segment()
@@ -361,18 +359,25 @@ class AttemptTable:
         )
         self._columns = list(columns)
 
-    def _begin_segment(self, statement: sql.SQL, columns: list[str]) -> None:
-        copy = statement.format(self.name, sql.SQL(", ").join(map(sql.Identifier, columns)))
+    def _send(self, form: sql.SQL, columns: Sequence[str], data: bytes) -> None:
+        """Copy data, in the segment before if it is for the same columns in the same form."""
+        if self._segment is None or self._segment_of != (form, columns):
+            self._end_segment()
+            self._begin_segment(form, columns)
+            self._segment_of = (form, list(columns))
+        assert self._segment is not None  # noqa: S101 - begun just now
+        self._segment.write(data)
+
+    def _begin_segment(self, form: sql.SQL, columns: Sequence[str]) -> None:
+        copy = sql.SQL("copy {} ({}) from stdin {}").format(
+            self.name, sql.SQL(", ").join(map(sql.Identifier, columns)), form
+        )
         self._copying = self._connection.cursor()
         self._segment_end.enter_context(self._connection.transaction())
         # Nobody waits for the disk here: what a crash takes away belongs to an attempt that it ends. The load's own
         # commit waits, and with it for all that came before.
         self._connection.execute("set local synchronous_commit = off")
         self._segment = self._segment_end.enter_context(self._copying.copy(copy))
-
-    def _send(self, data: bytes) -> None:
-        assert self._segment is not None  # noqa: S101 - begun by every caller
-        self._segment.write(data)
 
     def _end_segment(self) -> None:
         segment, self._segment = self._segment, None

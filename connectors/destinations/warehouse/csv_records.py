@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from connectors.destinations.warehouse.columns import Kind, column_names
-from connectors.destinations.warehouse.document_columns import NULL
 from connectors.destinations.warehouse.records import Rejected, Row, escaped, readable
+from connectors.destinations.warehouse.whole_chunks import NULL, WholeChunk
 from connectors.errors import MalformedResponseError
 from connectors.file_formats import MEND, CsvStream
 from connectors.formats import CsvCutter
@@ -66,7 +66,7 @@ class CsvRecords:
                 f"has a record of more than {_LONGEST >> 20} million characters: perhaps a quote that is never closed"
             )
 
-    def values_by_column(self, _: Chunk) -> list[list[bytes]] | None:
+    def whole(self, _: Chunk) -> WholeChunk | None:
         return None
 
     def learned(self) -> list[str]:

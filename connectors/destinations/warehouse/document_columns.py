@@ -1,4 +1,4 @@
-"""Documents read column by column: for the chunks that hold nothing but known fields, which nearly all do.
+"""Documents read column by column: for the chunks that hold nothing but known fields, if they are not regular.
 
 What costs time in a loop over values costs little in one pass over all values of a column. A chunk that is unusual in
 any way (an unknown field, one that comes twice, a value that text cannot hold, no JSON) is left to the reading row by
@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from connectors.destinations.warehouse.columns import Kind
+from connectors.destinations.warehouse.whole_chunks import NULL
 
-NULL = b"\\N"
 LONGEST_BIGINT = 18
 """Digits that any bigint has room for; integers of more digits are taken as numeric."""
 
@@ -25,7 +25,8 @@ _BOOLEAN, _INTEGER, _BIG_INTEGER, _FRACTION, _TEXT, _JSON = map(
     int, (Kind.BOOLEAN, Kind.INTEGER, Kind.BIG_INTEGER, Kind.FRACTION, Kind.TEXT, Kind.JSON)
 )
 _first = itemgetter(slice(0, 1))
-_NUMERIC = frozenset(bytes([byte]) for byte in b"-0123456789")
+NUMERIC = frozenset(bytes([byte]) for byte in b"-0123456789")
+"""How numbers begin."""
 _NO_VALUE = frozenset([b"", b"n"])
 
 Unescape = Callable[[bytes], bytes]
@@ -138,8 +139,8 @@ def _column(joined: bytes, rows: int, unescape: Unescape, *, stays_json: bool) -
         kinds = _JSON
     elif firsts <= {b"t", b"f"}:
         kinds = _BOOLEAN
-    elif firsts <= _NUMERIC:
-        kinds = _numbers([value for value in values if value[:1] not in _NO_VALUE] if has_nulls else values, joined)
+    elif firsts <= NUMERIC:
+        kinds = number_kinds([value for value in values if value[:1] not in _NO_VALUE] if has_nulls else values, joined)
     else:
         raise UnusualError  # of several kinds
     if has_nulls:
@@ -161,7 +162,12 @@ def _string(value: bytes, unescape: Unescape, *, stays_json: bool) -> bytes:
     return unescape(value) if b"\\" in value else value[1:-1]
 
 
-def _numbers(values: list[bytes], joined: bytes) -> int:
+def number_kinds(values: list[bytes], joined: bytes) -> int:
+    """The kinds of a column's numbers.
+
+    Args:
+        joined: the values in one, with anything between them but digits, a point or an exponent.
+    """
     if b"e" in joined or b"E" in joined:
         whole = [value for value in values if b"." not in value and b"e" not in value and b"E" not in value]
     elif b"." in joined:

@@ -12,6 +12,7 @@ from connectors.destinations.warehouse.columns import Kind, column_name
 from connectors.destinations.warehouse.csv_records import CsvRecords
 from connectors.destinations.warehouse.parquet_records import ParquetRecords
 from connectors.destinations.warehouse.records import JsonLines, RecordParser, Rejected, Row, escaped
+from connectors.destinations.warehouse.whole_chunks import WholeChunk
 from connectors.errors import ConfigurationError, ContractViolationError, MalformedResponseError
 from connectors.file_formats import MEND, CsvStream, FileStream, JsonLinesStream, JsonStream, ParquetStream
 from connectors.json_array import CUT_OFF, JsonArray
@@ -109,7 +110,7 @@ class FileDocuments:
         columns = self._lines.values_by_column(whole)
         yield from self._lines.rows(whole) if columns is None else map(list, zip(*columns, strict=True))
 
-    def values_by_column(self, _: Chunk) -> list[list[bytes]] | None:
+    def whole(self, _: Chunk) -> WholeChunk | None:
         return None  # its lines end where they end, not where the chunk does
 
     def learned(self) -> Any:
@@ -205,7 +206,7 @@ class WithFile:
         self._parser.unlearn(learned)
         self._follow()
 
-    def values_by_column(self, _: Chunk) -> list[list[bytes]] | None:
+    def whole(self, _: Chunk) -> WholeChunk | None:
         return None
 
     def _follow(self) -> None:

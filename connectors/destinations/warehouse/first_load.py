@@ -13,6 +13,7 @@ from connectors.destinations.warehouse.attempt import SEGMENT_BYTES, AttemptTabl
 from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, raw_columns
 from connectors.destinations.warehouse.records import RecordParser, Rejected, transposed
 from connectors.destinations.warehouse.typed_documents import TypedDocuments, UnfitError
+from connectors.destinations.warehouse.whole_chunks import WholeChunk, of_columns
 from connectors.errors import ContractViolationError
 from connectors.file_formats import FileStream
 from connectors.model import Chunk, Column, LandingFormat, Stream
@@ -78,21 +79,18 @@ class FirstLoadTable(AttemptTable):
 
     def write(self, chunk: Chunk) -> int:
         assert self._parser is not None  # noqa: S101 - documents have one
-        columns = self._parser.values_by_column(chunk)
-        is_readable = True
-        if columns is None:
+        whole = self._parser.whole(chunk)
+        if whole is None:
             rows = list(self._parser.rows(chunk))
-            is_readable = not any(isinstance(row, Rejected) for row in rows)
-            columns = transposed(rows, len(self._parser.columns)) if is_readable else []
+            if not any(isinstance(row, Rejected) for row in rows):
+                whole = of_columns(transposed(rows, self._parser.columns))
             count = len(rows)
         else:
-            count = len(columns[0])
+            count = whole.rows
         self.rows += count
         if self.assumes_fit:
             try:
-                if not is_readable:
-                    raise UnfitError
-                self._write_columns(self._parser, columns)
+                self._write_whole(self._parser, whole)
                 self._segment_bytes += len(chunk.data)
                 if self._segment_bytes >= SEGMENT_BYTES:
                     self._end_segment()
@@ -117,17 +115,17 @@ class FirstLoadTable(AttemptTable):
             self.prepare_judgement()
         super().finish()
 
-    def _write_columns(self, parser: RecordParser, columns: list[list[bytes]]) -> None:
+    def _write_whole(self, parser: RecordParser, whole: WholeChunk | None) -> None:
+        """Add a chunk's rows.
+
+        Raises:
+            UnfitError: one of them is rejected, or has a value that its column would change, or none has any value.
+        """
+        if whole is None or not whole.columns:
+            raise UnfitError
         self._follow(self._documents.wanted(parser.kinds or {}))
-        values = dict(zip(parser.columns, columns, strict=True))
-        for name in self._columns:
-            self._documents.check(name, values[name])
-        if not self._columns:
-            raise UnfitError  # rows without any value
-        if self._segment is None:
-            self._begin_segment(sql.SQL("copy {} ({}) from stdin"), self._columns)
-        rows = map(b"\t".join, zip(*(values[name] for name in self._columns), strict=True))
-        self._send(b"\n".join(rows) + b"\n")
+        self._documents.check(whole)
+        self._send_whole(whole)
 
     def _follow(self, wanted: Mapping[str, str]) -> None:
         """Have the table's columns be of these types."""

@@ -13,8 +13,8 @@ import msgspec
 
 from connectors.aside import new_aside, put_aside
 from connectors.destinations.warehouse.columns import Kind, column_names, widens
-from connectors.destinations.warehouse.document_columns import NULL
 from connectors.destinations.warehouse.records import Rejected, Row, escaped, readable
+from connectors.destinations.warehouse.whole_chunks import NULL, WholeChunk
 from connectors.errors import MalformedResponseError
 from connectors.file_formats import MEND, ParquetStream
 from connectors.model import Chunk, FileVersion
@@ -56,7 +56,7 @@ class ParquetRecords:
                 self._aside = None
                 yield from self._read(aside)
 
-    def values_by_column(self, _: Chunk) -> list[list[bytes]] | None:
+    def whole(self, _: Chunk) -> WholeChunk | None:
         return None
 
     def learned(self) -> dict[str, str | None]:

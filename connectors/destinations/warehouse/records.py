@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -16,7 +17,9 @@ from typing import Any, Protocol
 import msgspec
 
 from connectors.destinations.warehouse.columns import Kind, column_names, document_kinds, inferred_type
-from connectors.destinations.warehouse.document_columns import LONGEST_BIGINT, NULL, DocumentColumns, UnusualError
+from connectors.destinations.warehouse.document_columns import LONGEST_BIGINT, DocumentColumns, UnusualError
+from connectors.destinations.warehouse.regular_documents import RegularDocuments
+from connectors.destinations.warehouse.whole_chunks import NULL, WholeChunk, of_columns
 from connectors.model import Chunk
 
 
@@ -64,9 +67,9 @@ class RecordParser(Protocol):
         """Forget what was learned of the columns since then: it came of a file that does not count."""
         ...
 
-    def values_by_column(self, chunk: Chunk) -> list[list[bytes]] | None:
-        """The same rows at once, as the values of each column, where none of them is rejected or brings a new field;
-        None where the rows are to be read one by one."""
+    def whole(self, chunk: Chunk) -> WholeChunk | None:
+        """The same rows at once, where none of them is rejected or brings a new field; None where they are to be read
+        one by one."""
         ...
 
 
@@ -107,6 +110,9 @@ class JsonLines:
         self._decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
         self._text = msgspec.json.Decoder(str)
         self._by_column: DocumentColumns | None = None
+        self._regular: RegularDocuments | None = None
+        self._regular_kinds: list[int] = []
+        """The kinds that regular chunks are told by."""
         self._refused: list[int] = []
         self._add_fields(typed)
         self._json_columns = frozenset(json_columns) - frozenset(self.columns)
@@ -146,7 +152,32 @@ class JsonLines:
             except RecursionError:
                 yield Rejected(_TOO_DEEP, readable(line))
 
+    def whole(self, chunk: Chunk) -> WholeChunk | None:
+        if (regular := self._regular_reader()) is not None:
+            with suppress(UnusualError):
+                found, kinds = regular.read(chunk.data)
+                if self._accepts([kinds.get(column, 0) for column in self.columns]):
+                    return found
+        columns = self.values_by_column(chunk)
+        if columns is None:
+            return None
+        valued = {
+            column: values for column, values, kind in zip(self.columns, columns, self._kinds, strict=True) if kind
+        }
+        return of_columns(valued) if valued else None
+
+    def _regular_reader(self) -> RegularDocuments | None:
+        """For what is known of the fields by now."""
+        if self._regular_kinds != self._kinds:
+            self._regular_kinds = list(self._kinds)
+            self._regular = None
+            with suppress(UnusualError):
+                stays_json = [column in self._json_columns for column in self.columns]
+                self._regular = RegularDocuments(list(self._fields), self.columns, self._kinds, stays_json)
+        return self._regular
+
     def values_by_column(self, chunk: Chunk) -> list[list[bytes]] | None:
+        """COPY's texts of each column; None as from `whole`."""
         if self._by_column is None:
             if not self._fields:
                 return None
@@ -157,10 +188,14 @@ class JsonLines:
             values, kinds = self._by_column.read(chunk.data, partial(self._unescaped, column=""))
         except UnusualError:
             return None
+        return values if self._accepts(kinds) else None
+
+    def _accepts(self, kinds: list[int]) -> bool:
+        """Take note of the kinds of values in a chunk, unless it is to be read row by row for one of them."""
         if any(kind & refused for kind, refused in zip(kinds, self._refused, strict=True)):
-            return None
+            return False
         self._kinds = [known | kind for known, kind in zip(self._kinds, kinds, strict=True)]
-        return values
+        return True
 
     def _row(self, document: dict[str, msgspec.Raw]) -> Row:
         fields = self._fields
@@ -217,6 +252,7 @@ class JsonLines:
         self._spaces = {field: field.count(" ") for field in self._fields if " " in field}
         self._beside_values = _beside_values(self._lengths.values())
         self._by_column = None
+        self._regular_kinds = []
 
     def _refuse_repeated_fields(self, line: bytes, document: dict[str, msgspec.Raw], values: bytes) -> None:
         """The decoder keeps one value of a field that comes twice. The line is then longer than its parts.
@@ -287,10 +323,11 @@ _PAIRS = json.JSONDecoder(object_pairs_hook=list, parse_int=str, parse_float=str
 """Reads an object as a list of pairs; numbers stay text, whatever their length."""
 
 
-def transposed(rows: Iterable[Row], width: int) -> list[list[bytes]]:
-    """The values of each column; rows from before a column was there have none."""
-    full = ([*row, *[NULL] * (width - len(row))] for row in rows if not isinstance(row, Rejected))
-    return [list(values) for values in zip(*full, strict=True)]
+def transposed(rows: Iterable[Row], columns: Sequence[str]) -> dict[str, list[bytes]]:
+    """The values of each column that has any; rows from before a column was there have none."""
+    full = ([*row, *[NULL] * (len(columns) - len(row))] for row in rows if not isinstance(row, Rejected))
+    values = dict(zip(columns, zip(*full, strict=True), strict=True))
+    return {column: list(found) for column, found in values.items() if found.count(NULL) < len(found)}
 
 
 def escaped(text: str, column: str) -> bytes:

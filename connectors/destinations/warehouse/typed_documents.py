@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from connectors.destinations.warehouse.columns import Kind, inferred_type
-from connectors.destinations.warehouse.document_columns import NULL
+from connectors.destinations.warehouse.whole_chunks import WholeChunk
 
 _DIGITS_ALIKE = bytes.maketrans(b"123456789", b"000000000")
 _DAY = rb"0000-00-00"
@@ -73,38 +73,38 @@ class TypedDocuments:
         """The declared columns that had no value."""
         return {column: kind for column, kind in self._declared.items() if column not in self.types}
 
-    def check(self, column: str, values: list[bytes]) -> None:
-        """Refuse values that the column's type would take and change.
+    def check(self, chunk: WholeChunk) -> None:
+        """Refuse values that their column's type would take and change.
 
         Raises:
             UnfitError: there are such.
         """
-        if (guard := _GUARDS[self.types[column]]) is not None and not guard(values):
-            raise UnfitError
+        for column in chunk.columns:
+            if (guard := _GUARDS[self.types[column]]) is not None and not guard(chunk.values(column)):
+                raise UnfitError
 
 
-def _has_shape(shape: re.Pattern[bytes], values: list[bytes]) -> bool:
-    text = b"\n".join(values)
-    if b":60" in text:
+def _has_shape(shape: re.Pattern[bytes], values: bytes) -> bool:
+    if not values:
+        return True
+    if b":60" in values:
         return False  # a leap second
-    return all(found == NULL or shape.fullmatch(found) for found in set(text.translate(_DIGITS_ALIKE).split(b"\n")))
+    return all(map(shape.fullmatch, set(values.translate(_DIGITS_ALIKE).split(b"\n"))))
 
 
-def _is_exact_json(values: list[bytes]) -> bool:
+def _is_exact_json(values: bytes) -> bool:
     """Whether jsonb keeps all of them: no field twice in an object, nothing escaped that it cannot hold.
 
     A name is followed by a quote and a colon. There are as many of these as the objects have fields, then: more, if a
     field comes twice, or a string begins with a colon.
     """
-    text = b",".join([value for value in values if value != NULL] if NULL in values else values)
-    text = text.replace(b"\\\\", b"\\")
-    if b" :" in text or b"\t" in text or _NO_CHARACTER.search(text):
+    if b" :" in values or b"\t" in values or (b"\\" in values and _NO_CHARACTER.search(values)):
         return False
     try:
-        found = msgspec.json.decode(b"[" + text + b"]")
+        found = msgspec.json.decode(b"[" + values.replace(b"\n", b",") + b"]")
         # As many braces as there are values: if they are objects, there are none within them.
-        is_flat = text.count(b"{") == len(found) and set(map(type, found)) == {dict}
-        return (sum(map(len, found)) if is_flat else _fields(found)) == text.count(b'":')
+        is_flat = values.count(b"{") == len(found) and set(map(type, found)) == {dict}
+        return (sum(map(len, found)) if is_flat else _fields(found)) == values.count(b'":')
     except (msgspec.DecodeError, RecursionError):
         return False
 
@@ -117,7 +117,7 @@ def _fields(value: object) -> int:
     return 0
 
 
-_GUARDS: Mapping[str, Callable[[list[bytes]], bool] | None] = {
+_GUARDS: Mapping[str, Callable[[bytes], bool] | None] = {
     "text": None,
     "boolean": None,
     "smallint": None,
@@ -129,4 +129,4 @@ _GUARDS: Mapping[str, Callable[[list[bytes]], bool] | None] = {
     "timestamp without time zone": lambda values: _has_shape(_SHAPES["timestamp without time zone"], values),
     "timestamp with time zone": lambda values: _has_shape(_SHAPES["timestamp with time zone"], values),
 }
-"""What else must hold of values that PostgreSQL takes as ones of the type, for them to be kept exactly."""
+"""What else must hold of values (one a line) that PostgreSQL takes as ones of the type, for them to be kept exactly."""
