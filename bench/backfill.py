@@ -149,7 +149,7 @@ def _work(what: str, workers: str, backfill: str = "") -> None:
     if what == "full":
         ingest(source, stream, connections, destination)
     if what == "backfill":
-        backfill_id = begin(plan_backfill(source, stream, destination), destination.warehouse)
+        backfill_id = begin(plan_backfill(source, stream, destination, connections=connections), destination.warehouse)
     if what != "full":
         work(backfill_id or UUID(backfill), source, stream, connections, destination, run=workers)
     sys.stdout.write(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}\n")

@@ -30,8 +30,9 @@ from connectors.model import Source, Stream, Window
 from connectors.replay import replay
 from connectors.windows import BackfillPlan
 
-ROWS_AT_ONCE = 200_000
-"""How many rows a batch is to have, by estimate: so many that what a load costs beside its rows is little of it."""
+ROWS_AT_ONCE = 1_000_000
+"""How many rows a batch is to have, by estimate: so many that what a load costs beside its rows is little of it, and so
+few that what a kill takes away is read again in a minute."""
 MOST_FAILURES = 3
 """After so many batches in a row for which the source or the warehouse was not there, a worker stops."""
 _POLL_SECONDS = 0.5

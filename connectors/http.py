@@ -118,6 +118,11 @@ class HttpClient:
         for other in self._others:
             other.__exit__(None, None, None)
 
+    @property
+    def requests(self) -> int:
+        """How many requests were made so far, tries that failed included."""
+        return self._requests + self._retries
+
     def elsewhere(self, url: str, credentials: Credentials | None = None) -> HttpClient:
         """A client by the same rules for another address that the operator has named; it is closed with this one."""
         other = self._like_this(url, credentials=credentials)

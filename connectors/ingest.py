@@ -262,7 +262,7 @@ class _Ingestion:
                         position=extraction.position,
                     )
                     reach("manifest-written")
-                    self._note_landed(load, manifest)
+                    self._note_landed(load, manifest, extraction.requests() if extraction.requests else None)
                     reach("landed-noted")
             is_ours = manifest is None or manifest.attempt == load.attempt
             if is_ours and not attempt.does_not_fit:
@@ -333,10 +333,12 @@ class _Ingestion:
         kind = self.stream.columns.get(self.stream.cursor.field) or types.get(column, "text")
         return attempt.highest(column, kind)
 
-    def _note_landed(self, load: Load, manifest: Manifest) -> None:
+    def _note_landed(self, load: Load, manifest: Manifest, requests: int | None = None) -> None:
         size = sum(landed.bytes for landed in manifest.objects)
         with self.lease.guard(self.connection):
-            ledger.mark_landed(self.connection, load.load_id, self._place(load).manifest_key, manifest.rows, size)
+            ledger.mark_landed(
+                self.connection, load.load_id, self._place(load).manifest_key, manifest.rows, size, requests
+            )
 
     def _commit(
         self, load: Load, attempt: AttemptTable, position: SourcePosition | None, files: tuple[FileVersion, ...]

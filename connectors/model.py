@@ -7,7 +7,7 @@ how to put it right, not at three in the morning.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -455,6 +455,8 @@ class Extraction:
     landing: LandingFormat | None = None
     """How the chunks land, if not as they are: `parquet`, for CSV as PostgreSQL's COPY writes it, without a header, and
     for JSON lines, both of typed columns."""
+    requests: Callable[[], int] | None = None
+    """How many requests the read has made so far, tries that failed included; None where it is one query."""
 
 
 class Source(Protocol):
@@ -478,6 +480,19 @@ class Source(Protocol):
             ConfigurationError: the definition or the connection is wrong.
             SourceUnavailableError: the source cannot be reached (also while chunks are taken).
             MalformedResponseError: the source sent something that is not its data (likewise).
+        """
+        ...
+
+
+@runtime_checkable
+class EstimatingSource(Source, Protocol):
+    """A source that can say, at next to no cost, about how many rows it has."""
+
+    def estimated_rows(self, stream: Stream, window: Window, connections: Connections) -> int:
+        """About how many rows a window has; for plans, which need not be right.
+
+        Raises:
+            ConfigurationError, SourceUnavailableError: as `Source.extract`.
         """
         ...
 

@@ -33,6 +33,7 @@ from connectors.model import (
     NullCursor,
     SourcePosition,
     Stream,
+    Window,
     check_source,
     check_window,
 )
@@ -187,6 +188,18 @@ class PostgresSource:
         return Extraction(
             LandingFormat.PGCOPY, _chunks(connection, query, stream), tuple(column for column, _ in columns)
         )
+
+    def estimated_rows(self, stream: Stream, window: Window, connections: Connections) -> int:
+        """By PostgreSQL's own statistics; see `connectors.model.EstimatingSource.estimated_rows`."""
+        if not isinstance(stream, TableStream):
+            raise TypeError(f"{self.name} reads TableStream, not {type(stream).__name__}")
+        with _prepared(connections.database(self.database), stream) as connection, connection:
+            condition = _condition(stream, {}, ExtractRequest(window=window))
+            table = sql.Identifier(stream.schema, stream.table_name)
+            row = connection.execute(
+                sql.SQL("explain (format json) select from {} where {}").format(table, condition or sql.SQL("true"))
+            ).fetchone()
+        return int(row[0][0]["Plan"]["Plan Rows"]) if row else 0
 
 
 @contextmanager

@@ -12,19 +12,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from math import ceil
 from uuid import UUID
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
+from connectors.connections import Connections
 from connectors.destinations.landing import MANIFEST, Landing
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.raw_table import raw_columns
 from connectors.destinations.warehouse.windows import WindowColumn, counted
 from connectors.errors import HeadwaterError, WindowError
 from connectors.ingest import Destination
-from connectors.model import Source, Stream, Window
+from connectors.model import EstimatingSource, Source, Stream, Window
 
 _SECONDS_A_LOAD = 0.5
 """What a load costs beside its rows, in estimates."""
@@ -103,6 +105,8 @@ class BackfillPlan:
     """Estimated rows of the windows that it takes; None where no window has told yet how many it has."""
     seconds: float | None
     """Estimated time, by one worker."""
+    requests: int | None = None
+    """Estimated requests to the source, by what its loads have needed so far; None where none are counted."""
     rows_by_window: Mapping[datetime, int] = field(default_factory=dict)
     """Estimated rows, by the window's start."""
 
@@ -147,6 +151,7 @@ class BackfillPlan:
             ),
             rows=None if self.rows is None else sum(self.rows_by_window.get(start, 0) for start in kept),
             seconds=None if self.seconds is None else self.seconds * share,
+            requests=None if self.requests is None else round(self.requests * share),
         )
 
     def as_json(self) -> dict[str, object]:
@@ -159,6 +164,7 @@ class BackfillPlan:
             "end": self.window.end.isoformat() if self.window else None,
             "states": {state.value: count for state, count in self.counts.items()},
             "rows": self.rows,
+            "requests": self.requests,
             "seconds": None if self.seconds is None else round(self.seconds, 1),
             "windows": [
                 {
@@ -209,8 +215,12 @@ def plan_backfill(
     end: datetime | None = None,
     mode: Mode = Mode.MISSING,
     now: datetime | None = None,
+    connections: Connections | None = None,
 ) -> BackfillPlan:
     """What a backfill of a stream would do; nothing is changed.
+
+    Args:
+        connections: to ask the source how many rows it has, if it can say so at next to no cost and no window has told.
 
     Raises:
         As `windows_of`.
@@ -219,9 +229,13 @@ def plan_backfill(
     chosen = [each for each in statuses if each.state in mode.states]
     with translated_errors(), connect(destination.warehouse, f"history of {source.name}.{stream.name}") as found:
         usual, speed = _usual_rows(found, source.name, stream.name), _speed(found, source.name, stream.name)
+        requests_a_row = _requests_a_row(found, source.name, stream.name)
+    if usual is None and chosen and connections is not None:
+        usual = _told_by_source(source, stream, statuses, connections)
     estimates = {each.window.start: each.rows or usual for each in chosen}
     rows = sum(each or 0 for each in estimates.values()) if usual is not None or not chosen else None
     seconds = None if rows is None else rows / speed + (_SECONDS_A_LOAD if chosen else 0)
+    asked = sum(estimates[each.window.start] or 0 for each in chosen if not each.from_landing)
     return BackfillPlan(
         source.name,
         stream.name,
@@ -230,8 +244,22 @@ def plan_backfill(
         tuple(statuses),
         rows,
         seconds,
+        None if rows is None or requests_a_row is None else ceil(asked * requests_a_row),
         {begin: estimate for begin, estimate in estimates.items() if estimate is not None},
     )
+
+
+def _told_by_source(
+    source: Source, stream: Stream, statuses: Sequence[WindowStatus], connections: Connections
+) -> int | None:
+    """How many rows a window has by what the source says of all of them; None if it cannot tell, or is not there."""
+    if not isinstance(source, EstimatingSource):
+        return None
+    try:
+        rows = source.estimated_rows(stream, Window(statuses[0].window.start, statuses[-1].window.end), connections)
+    except HeadwaterError:
+        return None  # a plan needs no source
+    return max(1, round(rows / len(statuses)))
 
 
 def _usual_rows(connection: psycopg.Connection, source: str, stream: str) -> int | None:
@@ -239,6 +267,22 @@ def _usual_rows(connection: psycopg.Connection, source: str, stream: str) -> int
     row = connection.execute(
         "select percentile_disc(0.5) within group (order by rows) from ops.windows"
         " where source = %s and stream = %s and rows > 0",
+        [source, stream],
+    ).fetchone()
+    return row[0] if row else None
+
+
+def _requests_a_row(connection: psycopg.Connection, source: str, stream: str) -> float | None:
+    """How many requests a row takes, by the latest loads: less than one where pages have many."""
+    row = connection.execute(
+        """
+        select sum(requests)::float / sum(rows_extracted) from (
+            select requests, rows_extracted from ops.loads
+            where source = %s and stream = %s and status = 'loaded' and kind = 'rows' and requests > 0
+              and rows_extracted > 0
+            order by rows_extracted desc limit 10
+        ) l
+        """,
         [source, stream],
     ).fetchone()
     return row[0] if row else None

@@ -234,13 +234,15 @@ def backfill_plan(
     from tasks.transform import downstream
 
     source, definition = _stream_named(stream)
+    connections = EnvironmentConnections()
     plan = plan_backfill(
         source,
         definition,
-        Destination.of(EnvironmentConnections()),
+        Destination.of(connections),
         start=definition.windows.instant(start, "start") if start else None,
         end=definition.windows.instant(end, "end") if end else None,
         mode=mode,
+        connections=connections,
     )
     if json_:
         models = [{"model": each.model, "how": each.how} for each in downstream(plan.source, plan.stream)]

@@ -26,6 +26,8 @@ from tasks.ingest import run_name
 HELPER = "backfill-helper/nyc"
 """The deployment of the runs that help."""
 _MOST_NAMED = 5
+_WORTH_A_WORKER = 15.0
+"""Seconds of work that are worth another run."""
 
 
 @flow(name="backfill", flow_run_name="backfill {source}", persist_result=False)
@@ -134,12 +136,13 @@ def _fill(
         start=stream.windows.instant(start, "start") if start else None,
         end=stream.windows.instant(end, "end") if end else None,
         mode=mode,
+        connections=connections,
     ).at_most(most_windows, backward=backward)
     show_plan(plan)
     if not plan.chosen:
         return None
     warehouse = connections.database(WAREHOUSE_LOADER)
-    workers = min(at_once, useful_workers(plan, rows_at_once))
+    workers = min(at_once, useful_workers(plan))
     backfill_id = begin(plan, warehouse, run=run_name(), backward=backward, at_once=workers, rows_at_once=rows_at_once)
     helpers = call_for_help(helper, source.name, stream.name, backfill_id, workers - 1)
     try:
@@ -175,11 +178,11 @@ def backfill_helper(source: str, stream: str, backfill_id: str) -> None:
     work_on(source, stream, UUID(backfill_id))
 
 
-def useful_workers(plan: BackfillPlan, rows_at_once: int) -> int:
+def useful_workers(plan: BackfillPlan) -> int:
     """How many workers have something to do: a run that helps takes seconds to start."""
-    if plan.rows is None:
+    if plan.seconds is None:
         return len(plan.chosen)
-    return min(len(plan.chosen), max(1, round(plan.rows / rows_at_once)))
+    return min(len(plan.chosen), max(1, round(plan.seconds / _WORTH_A_WORKER)))
 
 
 def streams_with_windows(source: Source, names: list[str] | None) -> list[Stream]:

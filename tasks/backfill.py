@@ -133,6 +133,8 @@ def plan_lines(plan: BackfillPlan) -> list[str]:
     if not plan.chosen:
         return [*lines, f"Nothing to do: no window is {' or '.join(sorted(plan.mode.states))}."]
     rows = "nobody knows yet how many rows" if plan.rows is None else f"about {plan.rows:,} rows"
+    if plan.requests is not None:
+        rows += f", about {plan.requests:,} request{'s' if plan.requests != 1 else ''}"
     seconds = "" if plan.seconds is None else f", about {estimated(plan.seconds)} for one worker"
     lines.append(f"To load: {len(plan.chosen):,} windows, {rows}{seconds}.")
     landing = sum(bool(each.from_landing) for each in plan.chosen)

@@ -24,7 +24,7 @@ from connectors.rebuild import rebuild
 from connectors.rest import RestSource
 from connectors.windows import BackfillPlan, Mode, WindowState, plan_backfill, windows_of
 from tests.conftest import Answer, Api, Warehouse
-from tests.connectors.examples import Shop, connections, raw, shop_source
+from tests.connectors.examples import Prepare, Shop, connections, database, erp, raw, shop_source
 from tests.connectors.examples import load as load_new
 from tests.connectors.scene import until
 
@@ -142,9 +142,37 @@ def test_an_empty_warehouse_is_filled_by_windows_as_by_one_full_load(
     assert (found.loaded, found.failed, found.waiting, found.rows) == (DAYS, 0, 0, DAYS * PER_DAY)
     assert found.state is BackfillState.ENDED
     assert scene.reads() == [(0, 1), (1, 30)], "the first tells how many rows a window has; the others fit one batch"
+    again = scene.plan(Mode.ALL)
+    assert (again.rows, again.requests) == (DAYS * PER_DAY, 2), "one for each page of a thousand"
     assert not scene.plan().chosen
     with pytest.raises(ConfigurationError, match="no windows"):
         begin(scene.plan(), scene.destination.warehouse)
+
+
+def test_a_database_tells_about_how_many_rows_there_are_before_any_is_read(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    connection = source_database(
+        """
+        create table events (id bigint primary key, at timestamptz not null);
+        insert into events
+        select n, timestamptz '2024-03-01Z' + n * interval '1 minute' from generate_series(0, 30 * 1440 - 1) n;
+        analyze events;
+        """
+    )
+    windows = Windows(first="2024-03-01", until=iso(day(DAYS)))
+    events = erp(name="events", primary_key=("id",), event_time="at", windows=windows)
+    there = database(connection, warehouse)
+    plan = plan_backfill(events, events.streams[0], destination, connections=there)
+    assert plan.rows is not None
+    assert 0.9 < plan.rows / (DAYS * 1440) < 1.1
+    assert plan.requests is None, "one query is none"
+    assert plan_backfill(events, events.streams[0], destination).rows is None
+    work(begin(plan, destination.warehouse), events, events.streams[0], there, destination)
+    assert warehouse.query("select count(*), count(distinct load_id) from ops.windows w, ops.loads") == [(DAYS, 1)]
+    connection.execute("alter table events rename to lost")
+    warehouse.execute("truncate ops.windows, ops.window_changes; delete from ops.loads")
+    assert plan_backfill(events, events.streams[0], destination, connections=there).rows is None
 
 
 def test_batches_have_as_many_rows_as_they_should_and_go_either_way(whole: list[tuple[Any, ...]], scene: Scene) -> None:

@@ -43,9 +43,30 @@ RULES = (
     Rule(
         "a first load whose values PostgreSQL would change is judged",
         f"{WAREHOUSE}/typed_documents.py",
-        "is not None and not guard(values):",
-        "is not None and not guard(values) and False:",
+        "is not None and not guard(chunk.values(column)):",
+        "is not None and not guard(chunk.values(column)) and False:",
         ("tests/connectors/test_first_load.py",),
+    ),
+    Rule(
+        "documents are copied as they are only if decoder and encoder leave nothing out",
+        f"{WAREHOUSE}/regular_documents.py",
+        "if len(data) - len(lines) + longer != len(records) * self._beside:",
+        "if False:",
+        ("tests/connectors/destinations/warehouse/test_document_columns.py",),
+    ),
+    Rule(
+        "an escape that CSV does not have is noticed",
+        f"{WAREHOUSE}/regular_documents.py",
+        '        if b"\\\\" in data:\n            _check_escapes(lines)\n',
+        "",
+        ("tests/connectors/destinations/warehouse/test_document_columns.py",),
+    ),
+    Rule(
+        "of two versions of a new row in one load the latest counts",
+        f"{WAREHOUSE}/merge.py",
+        "if are_new and are_distinct:",
+        "if are_new:",
+        (TABLES, "tests/connectors/test_ingest.py"),
     ),
     Rule(
         "a comparison does not judge rows that are younger than its keys",

@@ -355,15 +355,21 @@ def begin_load(connection: psycopg.Connection, load_id: UUID, purpose: Purpose, 
     return load
 
 
-def mark_landed(connection: psycopg.Connection, load_id: UUID, manifest_key: str, rows: int, size: int) -> None:
+def mark_landed(
+    connection: psycopg.Connection, load_id: UUID, manifest_key: str, rows: int, size: int, requests: int | None = None
+) -> None:
     """Record that the landing holds the whole load: from now on it can be loaded without asking the source.
 
     A run that wakes up after another has loaded it changes nothing: a load stays loaded.
+
+    Args:
+        requests: how many the source was asked for it; None if it was not asked now, or nobody counts.
     """
     connection.execute(
         "update ops.loads set status = 'landed', manifest_key = %s, rows_extracted = %s, bytes_landed = %s,"
-        " landed_at = clock_timestamp() where load_id = %s and status <> 'loaded'",
-        [manifest_key, rows, size, load_id],
+        " requests = coalesce(%s, requests), landed_at = clock_timestamp()"
+        " where load_id = %s and status <> 'loaded'",
+        [manifest_key, rows, size, requests, load_id],
     )
 
 
