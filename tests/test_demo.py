@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -285,6 +286,38 @@ def test_a_backfill_brings_back_what_was_lost_and_builds_on_it(demo: Demo, shown
     assert demo.ended(demo.start("catch-up/nyc"))["state_type"] == "COMPLETED"
     assert demo.query("select max(generation) from ops.publishes") == generation, "nothing to build either"
     assert "365 loaded" in demo.run(". .headwater/env; headwater windows flights_api.flights --state failed")
+
+
+@pytest.mark.chaos
+def test_a_year_by_daily_windows_is_the_year_by_one_load_with_one_worker_and_with_two(demo: Demo, shown: str) -> None:
+    """Raw, landing and ledger know nothing of the flights at first. The second worker is a run that helps."""
+    own = ["_load_id", "_loaded_at", "load_id", "loaded_at", "weather_loaded_at"]
+    mark = f"md5(string_agg(h, '' order by h)) from (select md5((to_jsonb(t) - array{own})::text) as h from"
+    tables = ("raw_flights_api.flights", *(f"serving.{mart}" for mart in MARTS))
+
+    def marks() -> list[Any]:
+        return [demo.query(f"select {mark} {table} t) m") for table in tables]
+
+    assert demo.ended(demo.start("transform/nyc"))["state_type"] == "COMPLETED"
+    before = marks()
+    took = {}
+    for workers in (1, 2):
+        demo.query("drop schema raw_flights_api cascade")
+        for table in ("window_changes", "windows", "quarantine", "schema_changes", "watermarks", "loads"):
+            demo.query(f"delete from ops.{table} where source = 'flights_api'")
+        shutil.rmtree(demo.home / "landing" / "flights_api")
+        text = demo.run(f". .headwater/env; headwater backfill run flights_api.flights --at-once {workers}")
+        assert "365 of 365 windows loaded" in text
+        assert marks() == before
+        holders, seconds = demo.query(
+            "select count(distinct holder), extract(epoch from max(f.ended_at) - max(f.started_at))::float"
+            " from ops.backfills f join ops.backfill_windows w using (backfill_id)"
+            " where f.started_at = (select max(started_at) from ops.backfills)"
+        )[0]
+        assert holders <= workers
+        took[workers] = seconds
+    print(f"a year by one worker in {took[1]:.1f} s, by two in {took[2]:.1f} s")  # noqa: T201 - for whoever measures
+    assert demo.ended(demo.start("ingest/flights-api"))["state_type"] == "COMPLETED"
 
 
 def test_a_row_deleted_at_the_source_leaves_the_marts_until_it_is_back(demo: Demo, shown: str) -> None:
