@@ -24,7 +24,7 @@ from connectors.destinations.landing import MANIFEST, Landing
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.raw_table import raw_columns
 from connectors.destinations.warehouse.windows import WindowColumn, counted
-from connectors.errors import HeadwaterError, WindowError
+from connectors.errors import ConfigurationError, HeadwaterError, WindowError
 from connectors.ingest import Destination
 from connectors.model import EstimatingSource, Source, Stream, Window
 
@@ -86,8 +86,10 @@ class WindowStatus:
     """When that was."""
     attempts: int = 0
     """How many loads have been to read it, or a span that it is in."""
+    landed: tuple[UUID, ...] = ()
+    """The loads that bring its rows from the landing, in their order; empty where the landing has not all of them."""
     from_landing: tuple[UUID, ...] = ()
-    """The loads that bring its rows back from the landing, in their order; empty where the source has to be asked."""
+    """Those, if a backfill takes its rows from there; empty where it asks the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +111,22 @@ class BackfillPlan:
     """Estimated requests to the source, by what its loads have needed so far; None where none are counted."""
     rows_by_window: Mapping[datetime, int] = field(default_factory=dict)
     """Estimated rows, by the window's start."""
+    replay: bool = False
+    """Whether the source is not asked for any of them."""
 
     @property
     def chosen(self) -> tuple[WindowStatus, ...]:
         """The windows that it takes."""
-        return tuple(each for each in self.statuses if each.state in self.mode.states)
+        return tuple(each for each in self._of_mode if each.from_landing or not self.replay)
+
+    @property
+    def not_landed(self) -> int:
+        """How many windows a replay has to leave alone, because the landing has not all of their rows."""
+        return len(self._of_mode) - len(self.chosen)
+
+    @property
+    def _of_mode(self) -> list[WindowStatus]:
+        return [each for each in self.statuses if each.state in self.mode.states]
 
     @property
     def counts(self) -> Mapping[WindowState, int]:
@@ -214,19 +227,31 @@ def plan_backfill(
     start: datetime | None = None,
     end: datetime | None = None,
     mode: Mode = Mode.MISSING,
+    replay: bool = False,
     now: datetime | None = None,
     connections: Connections | None = None,
 ) -> BackfillPlan:
     """What a backfill of a stream would do; nothing is changed.
 
     Args:
+        replay: take all rows from the landing, by the present definition; the source is not asked.
         connections: to ask the source how many rows it has, if it can say so at next to no cost and no window has told.
 
     Raises:
-        As `windows_of`.
+        ConfigurationError: rows without a key are to be replayed by window.
+        As `windows_of`, otherwise.
     """
+    if replay and not stream.primary_key:
+        raise ConfigurationError(
+            "Rows without a key cannot be replayed by window: nothing tells which of them raw has.",
+            remedy="Replay whole loads: `headwater replay` with --load.",
+            source=source.name,
+            stream=stream.name,
+        )
     statuses = windows_of(source, stream, destination, start=start, end=end, now=now)
-    chosen = [each for each in statuses if each.state in mode.states]
+    if replay:
+        statuses = [replace(each, from_landing=each.landed) for each in statuses]
+    chosen = [each for each in statuses if each.state in mode.states and (each.from_landing or not replay)]
     with translated_errors(), connect(destination.warehouse, f"history of {source.name}.{stream.name}") as found:
         usual, speed = _usual_rows(found, source.name, stream.name), _speed(found, source.name, stream.name)
         requests_a_row = _requests_a_row(found, source.name, stream.name)
@@ -246,6 +271,7 @@ def plan_backfill(
         seconds,
         None if rows is None or requests_a_row is None else ceil(asked * requests_a_row),
         {begin: estimate for begin, estimate in estimates.items() if estimate is not None},
+        replay,
     )
 
 
@@ -344,6 +370,19 @@ class _Change:
     loaded_at: datetime
 
 
+def _bringing(changes: Sequence[_Change], whole: _Read | None, landed: frozenset[str]) -> tuple[UUID, ...]:
+    """The loads that bring a window's rows from the landing.
+
+    Args:
+        changes: those that have brought some, in their order.
+        whole: the latest that has read all of it and is in the landing. What is before it may have been lost.
+    """
+    if all(change.manifest_key in landed for change in changes) or whole is None or whole.raw_loaded_at is None:
+        return tuple(change.load_id for change in changes)
+    later = (change.load_id for change in changes if change.loaded_at > whole.raw_loaded_at)
+    return (whole.load_id, *later)
+
+
 class _Survey:
     """One look at the ledger, raw and the landing."""
 
@@ -415,12 +454,16 @@ class _Survey:
         is_followed: bool,
     ) -> WindowStatus:
         loaded = max((read.raw_loaded_at for read in reads if read.raw_loaded_at is not None), default=None)
-        whole = [
-            read.raw_loaded_at
-            for read in reads
-            if read.raw_loaded_at is not None and (read.manifest_key is None or read.manifest_key in landed)
-        ]
-        kept_since = max(whole, default=None)
+        whole = max(
+            (
+                read
+                for read in reads
+                if read.raw_loaded_at is not None and (read.manifest_key is None or read.manifest_key in landed)
+            ),
+            key=lambda read: read.raw_loaded_at or read.started_at,
+            default=None,
+        )
+        kept_since = whole.raw_loaded_at if whole is not None else None
         lost = [
             change
             for change in changes
@@ -432,6 +475,7 @@ class _Survey:
             default=None,
         )
         rows = known.rows if known is not None and known.window_end == window.end else None
+        bringing = () if lost or not self._stream.primary_key else _bringing(changes, whole, landed)
         from_landing: tuple[UUID, ...] = ()
         if tried is not None and tried.is_alive:
             state, why = WindowState.RUNNING, ""
@@ -444,8 +488,7 @@ class _Survey:
             why = f"the landing has lost load {', '.join(str(change.load_id) for change in lost)}"
         elif rows is not None and in_raw < rows:
             state, why = WindowState.MISSING, f"raw has {in_raw:,} of {rows:,} rows"
-            if self._stream.primary_key:
-                from_landing = tuple(change.load_id for change in changes)
+            from_landing = bringing
         elif known is not None and known.is_stale:
             state, why = WindowState.STALE, "its rows changed after it was built"
         else:
@@ -459,6 +502,7 @@ class _Survey:
             known.load_id if known else None,
             known.at if known else None,
             len(reads),
+            bringing,
             from_landing,
         )
 

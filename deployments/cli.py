@@ -227,6 +227,7 @@ def backfill_plan(
     start: Annotated[str | None, typer.Option(help="From here on, ISO 8601, in the windows' time zone.")] = None,
     end: Annotated[str | None, typer.Option(help="Up to here, exclusive.")] = None,
     mode: Annotated[Mode, typer.Option(help="Which windows.")] = Mode.MISSING,
+    replay: Annotated[bool, typer.Option("--replay", help="From the landing alone, without the source.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """What a backfill would do; nothing is done."""
@@ -242,6 +243,7 @@ def backfill_plan(
         start=definition.windows.instant(start, "start") if start else None,
         end=definition.windows.instant(end, "end") if end else None,
         mode=mode,
+        replay=replay,
         connections=connections,
     )
     if json_:
@@ -258,6 +260,7 @@ def backfill_run(
     start: Annotated[str | None, typer.Option(help="From here on, ISO 8601, in the windows' time zone.")] = None,
     end: Annotated[str | None, typer.Option(help="Up to here, exclusive.")] = None,
     mode: Annotated[Mode, typer.Option(help="Which windows.")] = Mode.MISSING,
+    replay: Annotated[bool, typer.Option("--replay", help="From the landing alone, without the source.")] = False,
     backward: Annotated[bool, typer.Option("--backward", help="The latest window first.")] = False,
     at_once: Annotated[int, typer.Option(help="How many runs work on it at most.")] = 4,
     rows_at_once: Annotated[int, typer.Option(help="Rows that are read as one load at most.")] = ROWS_AT_ONCE,
@@ -274,6 +277,7 @@ def backfill_run(
         "start": start,
         "end": end,
         "mode": mode.value,
+        "replay": replay,
         "backward": backward,
         "at_once": at_once,
         "rows_at_once": rows_at_once,

@@ -37,6 +37,7 @@ def backfill(
     end: str | None = None,
     streams: list[str] | None = None,
     mode: Mode = Mode.MISSING,
+    replay: bool = False,
     backward: bool = False,
     at_once: int = 4,
     rows_at_once: int = ROWS_AT_ONCE,
@@ -52,6 +53,7 @@ def backfill(
         end: exclusive; the last window that is over, without it.
         streams: only these of its streams; all that have windows, without it.
         mode: which windows: `missing` (also those whose last read failed), `failed`, `stale`, or `all`.
+        replay: take the rows from the landing, by the present definition, and do not ask the source.
         backward: the latest window first.
         at_once: how many runs work on it at most, this one included; the others are runs of `helper`.
         rows_at_once: rows that are read as one load at most; a window is never cut.
@@ -68,6 +70,7 @@ def backfill(
                 system,
                 stream,
                 mode=mode,
+                replay=replay,
                 start=start,
                 end=end,
                 backward=backward,
@@ -114,6 +117,7 @@ def _fill(
     stream: Stream,
     *,
     mode: Mode,
+    replay: bool = False,
     start: str | None = None,
     end: str | None = None,
     backward: bool = False,
@@ -136,6 +140,7 @@ def _fill(
         start=stream.windows.instant(start, "start") if start else None,
         end=stream.windows.instant(end, "end") if end else None,
         mode=mode,
+        replay=replay,
         connections=connections,
     ).at_most(most_windows, backward=backward)
     show_plan(plan)

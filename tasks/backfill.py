@@ -130,6 +130,8 @@ def plan_lines(plan: BackfillPlan) -> list[str]:
         return [f"{plan.source}.{plan.stream} has no windows yet: give a start, or its windows a `first`."]
     states = ", ".join(f"{count:,} {state}" for state, count in sorted(plan.counts.items()))
     lines = [f"{plan.source}.{plan.stream}, {plan.window}: {states}."]
+    if plan.not_landed:
+        lines.append(f"The landing has not all rows of {plan.not_landed:,} of them: these are left alone.")
     if not plan.chosen:
         return [*lines, f"Nothing to do: no window is {' or '.join(sorted(plan.mode.states))}."]
     rows = "nobody knows yet how many rows" if plan.rows is None else f"about {plan.rows:,} rows"

@@ -69,7 +69,9 @@ class Scene:
         self.api, self.warehouse, self.destination = api, warehouse, destination
         self.source = source()
 
-    def plan(self, mode: Mode = Mode.MISSING, first: int | None = None, last: int | None = None) -> BackfillPlan:
+    def plan(
+        self, mode: Mode = Mode.MISSING, first: int | None = None, last: int | None = None, *, replay: bool = False
+    ) -> BackfillPlan:
         return plan_backfill(
             self.source,
             self.source.streams[0],
@@ -77,6 +79,7 @@ class Scene:
             start=None if first is None else day(first),
             end=None if last is None else day(last),
             mode=mode,
+            replay=replay,
         )
 
     def backfill(
@@ -364,6 +367,41 @@ def test_what_raw_lost_comes_from_the_landing_and_what_the_landing_lost_from_the
     scene.warehouse.execute("drop table raw_shop.orders")
     rebuild(scene.source, scene.source.streams[0], scene.destination)
     assert raw(scene.warehouse, ROWS) == whole, "the landing has all of it again"
+
+
+def test_windows_are_replayed_from_the_landing_alone(
+    whole: list[tuple[Any, ...]], scene: Scene, landing_folder: Path
+) -> None:
+    scene.backfill(rows_at_once=PER_DAY)
+    scene.warehouse.execute("update raw_shop.orders set total = -1 where at < '2024-03-11'")
+    ((key,),) = scene.warehouse.query("select manifest_key from ops.loads where window_start = %s", [day(3)])
+    (landing_folder / key).unlink()
+    scene.api.requests.clear()
+    plan = scene.plan(Mode.ALL, 0, 10, replay=True)
+    assert days(plan.chosen) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    assert plan.not_landed == 1
+    work(begin(plan, scene.destination.warehouse), scene.source, scene.source.streams[0], connections(scene.api),
+         scene.destination)  # fmt: skip
+    assert not scene.api.requests
+    changed = scene.warehouse.query("select distinct at::date - date '2024-03-01' from raw_shop.orders where total < 0")
+    assert changed == [(3,)], "the landing has lost it"
+    scene.backfill()
+    assert raw(scene.warehouse, ROWS) == whole
+
+
+def test_rows_come_back_from_a_later_read_if_the_landing_has_lost_the_load_that_brought_them(
+    whole: list[tuple[Any, ...]], scene: Scene, landing_folder: Path
+) -> None:
+    scene.backfill(rows_at_once=PER_DAY)
+    ((key,),) = scene.warehouse.query("select manifest_key from ops.loads where window_start = %s", [day(3)])
+    scene.backfill(mode=Mode.ALL, first=3, last=4)
+    (landing_folder / key).unlink()
+    assert not scene.plan().chosen, "the second read has all of it"
+    scene.warehouse.execute("delete from raw_shop.orders where at::date = '2024-03-04'")
+    scene.api.requests.clear()
+    scene.backfill()
+    assert not scene.api.requests
+    assert raw(scene.warehouse, ROWS) == whole
 
 
 def test_rows_that_a_full_load_brought_come_back_from_its_landing(whole: list[tuple[Any, ...]], scene: Scene) -> None:
