@@ -22,6 +22,7 @@ from flows.transform import transform
 from tasks.backfill import call_for_help, send_home, show_plan, work_on
 from tasks.credentials import PrefectConnections
 from tasks.ingest import run_name
+from tasks.schedules import do_missed_runs_at_once
 
 HELPER = "backfill-helper/nyc"
 """The deployment of the runs that help."""
@@ -86,7 +87,7 @@ def backfill(
     return done
 
 
-@flow(name="catch-up", persist_result=False)
+@flow(name="catch-up", on_running=[do_missed_runs_at_once], persist_result=False)
 def catch_up(sources: list[str] | None = None, most_windows: int = 31) -> list[Progress]:
     """Fill windows that are missing or failed, of all sources, at a bounded rate; then build, test and publish.
 

@@ -15,9 +15,16 @@ from connectors.model import Source, Stream, stream_of
 from connectors.registry import source_named
 from flows.ingest import STREAM_RUNNER, reports_of
 from tasks.deletions import find_deleted_rows
+from tasks.schedules import do_missed_runs_at_once
 
 
-@flow(name="deletions", flow_run_name="deletions {source}", task_runner=STREAM_RUNNER, persist_result=False)
+@flow(
+    name="deletions",
+    flow_run_name="deletions {source}",
+    task_runner=STREAM_RUNNER,
+    on_running=[do_missed_runs_at_once],
+    persist_result=False,
+)
 def find_deletions(source: str, streams: list[str] | None = None, limit: float | None = None) -> list[LoadReport]:
     """Compare a source's keys with raw's, and mark the rows that are gone.
 

@@ -13,9 +13,10 @@ from prefect.artifacts import create_table_artifact
 
 from connectors.sweep import SweepReport, check_age
 from tasks.housekeeping import sweep_landing
+from tasks.schedules import do_missed_runs_at_once
 
 
-@flow(name="housekeeping", persist_result=False)
+@flow(name="housekeeping", on_running=[do_missed_runs_at_once], persist_result=False)
 def housekeeping(older_than_days: float = 7) -> list[SweepReport]:
     """Sweep the landing.
 

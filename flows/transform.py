@@ -15,13 +15,14 @@ from connectors.destinations.warehouse.publish import PublishReport
 from connectors.destinations.warehouse.windows import unbuilt_windows
 from tasks.credentials import WAREHOUSE_TRANSFORMER, PrefectConnections
 from tasks.publish import publish_marts
+from tasks.schedules import do_missed_runs_at_once
 from tasks.transform import build, write_docs
 
 WAIT_SECONDS = 3600.0
 """How long a transform waits for the one before it."""
 
 
-@flow(name="transform", persist_result=False)
+@flow(name="transform", on_running=[do_missed_runs_at_once], persist_result=False)
 def transform(select: str | None = None, full_refresh: bool = False) -> PublishReport | None:
     """Build, test and publish.
 
