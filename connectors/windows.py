@@ -86,6 +86,8 @@ class WindowStatus:
     """How many loads have been to read it, or a span that it is in."""
     from_landing: tuple[UUID, ...] = ()
     """The loads that bring its rows back from the landing, in their order; empty where the source has to be asked."""
+    was_read: bool = False
+    """Whether loads have once brought all of it, whatever has become of it since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -416,6 +418,7 @@ class _Survey:
             known.at if known else None,
             len(reads),
             from_landing,
+            loaded is not None or is_followed,
         )
 
     def _earliest(self) -> datetime | None:
