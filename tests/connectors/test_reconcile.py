@@ -16,7 +16,6 @@ from connectors.differences import Kind, Limits
 from connectors.errors import ConfigurationError, DataError
 from connectors.ingest import Destination, ingest
 from connectors.model import Cursor, Deletes, SchemaContract, Window, Windows, WriteDisposition
-from connectors.postgres import PostgresSource
 from connectors.reconcile import Reconciliation, reconcile
 from tests.conftest import Api, Warehouse
 from tests.connectors.examples import (
@@ -127,7 +126,8 @@ def test_a_row_removed_from_raw_one_changed_and_one_deleted_at_the_source_are_na
         "select status, compared_by, windows, missing, different, deleted, is_at_least from ops.reconciliations"
     ) == [("different", "digests", 10, 1, 1, 1, False)]
     assert shop.warehouse.query(
-        "select stream, window_start::date::text, key, kind, columns, is_certain, healed_at from ops.differences order by 2"
+        "select stream, window_start::date::text, key, kind, columns, is_certain, healed_at"
+        " from ops.differences order by 2"
     ) == [
         ("t", "2024-03-02", ["45"], "missing", [], True, None),
         ("t", "2024-03-03", ["90"], "different", ["v"], True, None),
@@ -227,7 +227,7 @@ def test_only_so_many_windows_a_run_and_those_longest_ago_first(open_erp: Open) 
     assert len(found.span.windows) == 2
     found = shop.reconcile(start=day(3).start, end=day(5).start)
     assert found is not None
-    assert [each for each in found.span.windows] == [day(3), day(4)]
+    assert list(found.span.windows) == [day(3), day(4)]
 
 
 def test_windows_that_no_load_has_brought_are_left_to_backfills(
@@ -293,17 +293,18 @@ def test_more_changes_than_can_be_told_apart_ask_for_a_load_first(open_erp: Open
 
 def test_a_table_without_windows_is_compared_by_ranges_of_its_key(open_erp: Open) -> None:
     shop = open_erp(event_time=None)
-    disturb(shop)
-    shop.warehouse.execute("update raw_erp.t set v = 'x' where id = 399")
     shop.at_source("update t set changed = '2024-04-02Z' where id = 0")
     shop.load()
+    disturb(shop)
+    shop.warehouse.execute("update raw_erp.t set v = 'x' where id = 399")
     found, ranges = [], []
     for _ in range(5):
         each = shop.reconcile(limits=Limits(rows=100))
         assert each is not None
         found += named(each)
         ranges.append((each.span.key_from, each.span.key_to))
-    assert ranges == [(None, "100"), ("100", "201"), ("201", "301"), ("301", None), (None, "100")][:0] or ranges
+    # Of the rows that raw has.
+    assert ranges == [(None, "101"), ("101", "201"), ("201", "301"), ("301", None), (None, "101")]
     assert [(key, kind) for _, (key,), kind, _ in found[:4]] == [
         ("45", "missing"),
         ("90", "different"),
@@ -354,7 +355,10 @@ def test_rows_in_quarantine_are_accounted_for(open_erp: Open) -> None:
     shop.load()
     shop.at_source("insert into t values (1000, '2024-03-02T12:00Z', 'last', now())")
     shop.load()
-    assert shop.warehouse.query("select count(*) from ops.quarantine") == [(2,)]
+    assert shop.warehouse.query("select distinct payload::json ->> 'id' from ops.quarantine order by 1") == [
+        ("8",),
+        ("9",),
+    ]
     found = shop.reconcile()
     assert found is not None
     assert (named(found), found.findings.quarantined) == ([], 2)
@@ -370,14 +374,14 @@ def test_values_that_the_contract_discards_are_no_differences(open_erp: Open) ->
 def test_a_wider_type_at_the_source_or_in_raw_is_no_difference(open_erp: Open) -> None:
     shop = open_erp(
         "create table t (id int primary key, r real, n numeric(6,2), s varchar(5), e text, changed timestamptz);"
-        "insert into t select n, n / 3.0, n / 7.0, n, 'e' || n, '2024-04-01' from generate_series(1, 50) n",
+        "insert into t select n, n / 3.0, n / 7.0, n, 'e' || n, '2024-04-01'::date + n from generate_series(1, 51) n",
         event_time=None,
         columns={"r": "double precision", "e": "text", "n": "numeric"},
     )
     assert named(shop.reconcile()) == []
     shop.at_source("alter table t alter n type numeric(10,2), alter s type varchar(9), alter id type bigint")
     assert named(shop.reconcile()) == []
-    shop.warehouse.execute("update raw_erp.t set r = r + 1e-15 where id = 50")
+    shop.warehouse.execute("update raw_erp.t set r = r + 1e-9 where id = 50")
     assert [key for _, key, _, _ in named(shop.reconcile())] == [("50",)]
 
 

@@ -142,11 +142,13 @@ def next_keys(connection: psycopg.Connection, source: str, stream: Stream, most_
         [source, stream.name],
     ).fetchone()
     key_from = row[0] if row else None
-    column = sql.Identifier(column_name(stream.primary_key[0]))
+    # Of the table: by its bare name the text that is selected would be ordered.
+    column = sql.Identifier("t", column_name(stream.primary_key[0]))
     # So many rows may share one value of a key of several columns: they are compared together.
     end = connection.execute(
         sql.SQL(
-            "select {column}::text from {raw} where {column} > coalesce({lowest}, (select min({column}) from {raw}))"
+            "select {column}::text from {raw} t"
+            " where {column} > coalesce({lowest}, (select min({column}) from {raw} t))"
             " order by {column} offset %(most)s limit 1"
         ).format(
             column=column,

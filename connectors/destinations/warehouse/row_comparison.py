@@ -98,8 +98,6 @@ class RowComparison:
 
     def differing(self, most: int) -> list[DifferingRow]:
         """Rows that raw lacks, or has otherwise; no more than so many, by their key."""
-        if not self._attempt.rows:
-            return []
         found = self._rows(
             "select t.{first} is null or t.{deleted_at} is not null, {event_time}, {cursor},"
             " case when t.{first} is null then '{{}}' when t.{deleted_at} is not null then array[{deleted}]"
@@ -127,16 +125,14 @@ class RowComparison:
         return [DifferingRow(tuple(key), Kind.DELETED, at, cursor) for at, cursor, *key in found]
 
     def present(self, keys: Sequence[Key]) -> set[Key]:
-        """Those keys that a row which was read has."""
-        if not self._attempt.rows:
-            return set()
+        """Those keys that a row which was read has, also one that would go to quarantine."""
         values = sql.SQL(", ").join(sql.SQL("r.{}::text").format(sql.Identifier(name)) for name in self._key)
         places = range(len(self._key))
         asked = sql.SQL(", ").join(sql.SQL("{}::text[]").format(sql.Literal([key[p] for key in keys])) for p in places)
         found = self._connection.execute(
             sql.SQL(
                 "select distinct {values} from {read} r where ({values}) in (select * from unnest({asked}))"
-            ).format(values=values, read=self._read(), asked=asked)
+            ).format(values=values, read=self._keys(), asked=asked)
         )
         return {tuple(row) for row in found}
 
@@ -156,9 +152,7 @@ class RowComparison:
                 raw=self._table.name,
                 read=self._read(),
                 same=same,
-                present=sql.SQL("exists (select from {} r where {})").format(self._read(), same)
-                if self._attempt.rows
-                else sql.SQL("false"),
+                present=sql.SQL("exists (select from {} r where {})").format(self._keys(), same),
                 first=sql.Identifier(self._key[0]),
                 event_time=event_time,
                 cursor=cursor,
@@ -189,6 +183,18 @@ class RowComparison:
         if cursor.lag and kind.startswith(("timestamp", "date")):
             bound = sql.SQL("{} - {}::interval").format(bound, sql.Literal(cursor.lag))
         return sql.SQL("coalesce(r.{} < {}, false)").format(sql.Identifier(name), bound)
+
+    def _keys(self) -> sql.Composed:
+        """The keys of all rows that were read, typed as raw is; null where one is no value of the type."""
+        values = [
+            sql.SQL("case when pg_input_is_valid({0}::text, {1}) then {0}::text::{2} end as {0}").format(
+                sql.Identifier(name), sql.Literal(self._types[name]), type_name(self._types[name])
+            )
+            if name in self._attempt.columns
+            else sql.SQL("null::{} as {}").format(type_name(self._types[name]), sql.Identifier(name))
+            for name in self._key
+        ]
+        return sql.SQL("(select {} from {})").format(sql.SQL(", ").join(values), self._attempt.name)
 
     def _read(self) -> sql.Composed:
         """The rows that a load would bring, typed as raw is; of those with one key the latest."""
