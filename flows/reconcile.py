@@ -71,8 +71,9 @@ def not_equal(found: list[Reconciliation]) -> DataError:
     more = f" and {len(rows) - _MOST_NAMED:,} more" if len(rows) > _MOST_NAMED else ""
     at_least = "At least " if any(each.findings.is_at_least for each in found) else ""
     why = " ".join(each.error for each in found if each.error)
+    what = f"{at_least}{len(rows):,} rows of raw are not as they are at the source: {named}{more}."
     return DataError(
-        f"{at_least}{len(rows):,} rows of raw are not as they are at the source: {named}{more}.{f' {why}' if why else ''}",
+        f"{what} {why}".strip(),
         remedy="All are in ops.differences. Run it once with heal=true, and find out what has changed them.",
     )
 

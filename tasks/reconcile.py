@@ -78,8 +78,6 @@ def show_differences(source: str, found: Iterable[Reconciliation]) -> None:
     if rows:
         create_table_artifact(
             key=f"differences-{source.replace('_', '-')}",
-            description=f"Rows that raw and the source do not agree on: {len(rows):,}, of which {_MOST_SHOWN} are shown."
-            if len(rows) > _MOST_SHOWN
-            else f"Rows that raw and the source do not agree on: {len(rows):,}.",
+            description=f"{len(rows):,} rows that raw and the source do not agree on; {_MOST_SHOWN} at most are shown.",
             table=rows[:_MOST_SHOWN],
         )

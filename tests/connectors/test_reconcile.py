@@ -6,14 +6,15 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from connectors.destinations.warehouse.ledger import LoadReport
+from connectors.destinations.warehouse.ledger import Lease, LoadReport
 from connectors.differences import Kind, Limits
-from connectors.errors import ConfigurationError, DataError
+from connectors.errors import ConfigurationError, DataError, StreamBusyError
 from connectors.ingest import Destination, ingest
 from connectors.model import Cursor, Deletes, SchemaContract, Window, Windows, WriteDisposition
 from connectors.reconcile import Reconciliation, reconcile
@@ -30,6 +31,7 @@ from tests.connectors.examples import (
     raw,
     shop_source,
 )
+from tests.connectors.sql_databases import MySql, Sqlite, load_sql, sql_erp
 
 DAYS, PER_DAY = 10, 40
 FIRST = datetime(2024, 3, 1, tzinfo=UTC)
@@ -475,3 +477,71 @@ def test_rows_of_an_api_that_would_go_to_quarantine_are_accounted_for(
     found = shop.reconcile()
     assert found is not None
     assert (named(found), found.findings.quarantined) == ([], 2)
+
+
+SQL_TABLE = "create table t (id integer primary key, v varchar(20), r double, changed datetime)"
+SQL_ROWS = [(n, f"v{n}" if n % 3 else None, n / 7, f"2024-04-01 00:{n:02}:00") for n in range(50)]
+
+
+@pytest.fixture(params=["sqlite", "mysql"])
+def sql_database(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    if request.param == "mysql":
+        return request.getfixturevalue("mysql")
+    return Sqlite(tmp_path / "erp.db")
+
+
+def test_any_database_is_compared_by_reading_its_rows_again(
+    sql_database: MySql | Sqlite, warehouse: Warehouse, destination: Destination
+) -> None:
+    values = ", ".join(
+        f"({n}, {'null' if v is None else repr(v)}, {r!r}, '{changed}')" for n, v, r, changed in SQL_ROWS
+    )
+    sql_database.execute(SQL_TABLE, f"insert into t values {values}")
+    source = sql_erp(name="t", primary_key=("id",), cursor=Cursor("changed"), deletes=Deletes(), settle_seconds=0)
+
+    def compare(**options: Any) -> Reconciliation | None:
+        return reconcile(source, source.streams[0], sql_database.connections, destination, **options)
+
+    assert compare() is None
+    load_sql(source, sql_database, destination)
+    assert named(compare()) == []
+    warehouse.execute(
+        "delete from raw_erp.t where id = 5; update raw_erp.t set v = '' where id = 9;"
+        "update raw_erp.t set r = r + 1e-15 where id = 1"
+    )
+    sql_database.execute(
+        "delete from t where id = 13", "update t set v = 'new', changed = '2024-04-02 00:00:00' where id = 20"
+    )
+    found = compare(heal=True)
+    assert sorted(named(found)) == [
+        (None, ("1",), "different", ("r",)),
+        (None, ("13",), "deleted", ()),
+        (None, ("5",), "missing", ()),
+        (None, ("9",), "different", ("v",)),
+    ]
+    assert found is not None
+    assert not found.findings.open
+    assert named(compare()) == []
+    with pytest.raises(ConfigurationError, match="Raw has 49 rows: more than the 20 that are read again"):
+        compare(limits=Limits(rows=20))
+
+
+def test_a_reconciliation_that_was_killed_leaves_nothing_and_holds_nobody_up(open_erp: Open) -> None:
+    shop = open_erp()
+    shop.warehouse.execute(
+        "insert into ops.reconciliations (reconciliation_id, source, stream, compared_by)"
+        " values (gen_random_uuid(), 'erp', 't', 'digests')"
+    )
+    assert named(shop.reconcile()) == []
+    assert shop.warehouse.query("select status, error from ops.reconciliations order by started_at") == [
+        ("failed", "its run was killed"),
+        ("equal", None),
+    ]
+
+
+def test_two_reconciliations_of_a_stream_take_turns_and_loads_do_not_wait_for_them(open_erp: Open) -> None:
+    shop = open_erp()
+    with Lease(shop.destination.warehouse, "erp", "t", "another run", scope="reconcile"):
+        with pytest.raises(StreamBusyError):
+            shop.reconcile(wait_seconds=0)
+        shop.load()
