@@ -200,6 +200,8 @@ class PostgresSource:
                 frozenset(column.name for column, is_binary in columns if is_binary),
                 stream.cursor.field if stream.cursor else None,
                 stream.event_time,
+                # Windows are compared that were read as such, from their beginning.
+                stream.cursor.initial if stream.cursor and stream.event_time is None else None,
                 partial(_bound, stream, types),
                 partial(_source_errors, stream),
             )

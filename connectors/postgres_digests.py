@@ -25,6 +25,8 @@ class PostgresTable:
     """The columns whose type another database has too."""
     cursor: str | None
     event_time: str | None
+    initial: str | None
+    """Where rows begin that a load has ever asked for, by their cursor; None for all."""
     bound: Callable[[str], sql.Composable]
     """Where rows begin that need not be in raw yet, by raw's watermark."""
     errors: Callable[[], AbstractContextManager[None]]
@@ -44,12 +46,14 @@ class PostgresTable:
         settled: sql.Composable = sql.SQL("true")
         if self.cursor is not None and position is not None:
             settled = sql.SQL("t.{} < {}").format(sql.Identifier(self.cursor), self.bound(position))
+        if self.cursor is not None and self.initial is not None:
+            settled += sql.SQL(" and t.{} >= {}").format(sql.Identifier(self.cursor), sql.Literal(self.initial))
         types: Mapping[str, str] = {column.name: column.type for column in self.columns}
         return RowDigests(
             self.connection,
             self.name,
             compared,
-            [types[name] if name in self.binary else None for name in compared.key],
+            [kind or (types[name] if name in self.binary else None) for name, kind in compared.key.items()],
             self.event_time,
             settled,
             self.errors,

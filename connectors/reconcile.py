@@ -22,7 +22,12 @@ from connectors.destinations.warehouse.columns import DELETED_AT
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.ledger import LEASE_SECONDS, Lease
 from connectors.destinations.warehouse.raw_table import raw_columns
-from connectors.destinations.warehouse.reconciliations import ReconciliationBook, next_keys, reconciled_at
+from connectors.destinations.warehouse.reconciliations import (
+    ReconciliationBook,
+    next_keys,
+    reconciled_at,
+    windows_that_differ,
+)
 from connectors.destinations.warehouse.watermark import read_watermark
 from connectors.differences import Difference, Findings, Kind, Limits
 from connectors.digests import DigestSource, Span
@@ -93,7 +98,8 @@ def reconcile(
     Args:
         start: only windows from here on; with `end`, exclusive. Without them, all that loads have once brought.
         most_windows: no more than so many, and no more rows than the limits say.
-        heal: whether what differs is read again from the source, and what the source no longer has is marked.
+        heal: whether what differs is read again from the source, and what the source no longer has is marked. Windows
+            (or keys) with rows that are known to differ come first then.
         wait_seconds: how long to wait for another reconciliation of the stream.
 
     Returns:
@@ -160,7 +166,7 @@ class _Reconciling:
     def run(
         self, start: datetime | None, end: datetime | None, most_windows: int, now: datetime, *, heal: bool
     ) -> Reconciliation | None:
-        span = self._due(start, end, most_windows, now)
+        span = self._due(start, end, most_windows, now, heal=heal)
         if span is None:
             return None
         by_digests = isinstance(self.source, DigestSource)
@@ -181,24 +187,28 @@ class _Reconciling:
         self.log.info("Compared %s.%s: %s.", self.source.name, self.stream.name, found)
         return found
 
-    def _due(self, start: datetime | None, end: datetime | None, most_windows: int, now: datetime) -> Span | None:
-        """What is compared this time; None if raw has nothing yet that could be."""
+    def _due(
+        self, start: datetime | None, end: datetime | None, most_windows: int, now: datetime, *, heal: bool
+    ) -> Span | None:
+        """What is compared this time; None if raw has nothing yet that could be. What is to be healed, if there is
+        anything, is what differed the last time."""
         types = raw_columns(self.connection, self.source.name, self.stream.name)
         watermark = read_watermark(self.connection, self.source.name, self.stream.name)
         if not types or (self.stream.cursor is not None and watermark.value is None):
             self.log.info("%s.%s was not loaded yet: there is nothing to compare.", self.source.name, self.stream.name)
             return None
         if self.stream.event_time is not None:
-            return self._due_windows(start, end, most_windows, now)
+            return self._due_windows(start, end, most_windows, now, heal=heal)
         if not isinstance(self.source, DigestSource) or not types[self.stream.primary_key[0]].startswith(_ORDERED):
             return Span()
-        return next_keys(self.connection, self.source.name, self.stream, self.limits.rows)
+        return next_keys(self.connection, self.source.name, self.stream, self.limits.rows, again=heal)
 
     def _due_windows(
-        self, start: datetime | None, end: datetime | None, most_windows: int, now: datetime
+        self, start: datetime | None, end: datetime | None, most_windows: int, now: datetime, *, heal: bool
     ) -> Span | None:
         statuses = windows_of(self.source, self.stream, self.destination, start=start, end=end, now=now)
         before = reconciled_at(self.connection, self.source.name, self.stream.name)
+        known = windows_that_differ(self.connection, self.source.name, self.stream.name) if heal else set()
         never = datetime.min.replace(tzinfo=UTC)
         candidates = sorted(
             (
@@ -207,7 +217,11 @@ class _Reconciling:
                 # Others see to those that nobody has brought, that are being read, or that cannot be.
                 if each.was_read and each.state not in (WindowState.RUNNING, WindowState.FAILED)
             ),
-            key=lambda each: (before.get(each.window.start, never), each.window.start),
+            key=lambda each: (
+                each.window.start not in known,
+                before.get(each.window.start, never),
+                each.window.start,
+            ),
         )
         chosen: list[Window] = []
         rows = 0

@@ -77,7 +77,9 @@ class RowDigests:
             ),
             self._columns_of(keys, "asked"),
         )
-        return {tuple(key): FoundRow(settled, tuple(values)) for settled, values, *key in found}
+        wanted = set(keys)  # a type may cut or round what is none of its values, and find another row by it
+        rows = {tuple(key): FoundRow(settled, tuple(values)) for settled, values, *key in found}
+        return {key: row for key, row in rows.items() if key in wanted}
 
     def _execute(
         self, statement: str, span: Span, bits: int, within: Collection[Bucket] | None, within_bits: int

@@ -232,6 +232,47 @@ def test_only_so_many_windows_a_run_and_those_longest_ago_first(open_erp: Open) 
     assert list(found.span.windows) == [day(3), day(4)]
 
 
+def test_what_is_to_be_healed_is_what_was_found_before(open_erp: Open) -> None:
+    shop = open_erp()
+    disturb(shop)
+    assert len(named(shop.reconcile(most_windows=3))) == 2
+    found = shop.reconcile(most_windows=3, heal=True)
+    assert found is not None
+    assert list(found.span.windows) == [day(1), day(2), day(3)]
+    assert not found.findings.open
+    assert sorted(named(shop.reconcile())) == DISTURBED[2:]
+
+
+def test_a_range_of_keys_is_healed_before_the_next_one_is_compared(open_erp: Open) -> None:
+    shop = open_erp(event_time=None)
+    disturb(shop)
+    first = shop.reconcile(limits=Limits(rows=100))
+    healed = shop.reconcile(limits=Limits(rows=100), heal=True)
+    following = shop.reconcile(limits=Limits(rows=100), heal=True)
+    assert first is not None
+    assert healed is not None
+    assert following is not None
+    assert healed.span == first.span
+    assert not healed.findings.open
+    assert following.span.key_from == first.span.key_to
+
+
+def test_rows_from_before_the_cursors_initial_value_were_never_asked_for(open_erp: Open) -> None:
+    shop = open_erp(event_time=None, cursor=Cursor("changed", initial="2024-04-01T00:03:20Z"))
+    assert raw(shop.warehouse, "count(*)", "raw_erp.t") == [(200,)]
+    disturb(shop)
+    found = shop.reconcile()
+    assert named(found) == [(None, ("395",), "deleted", ())]
+    assert found is not None
+    assert found.findings.rows_at_source == 198
+
+
+def test_a_key_that_grew_at_the_source_is_looked_for_in_raw(open_erp: Open) -> None:
+    shop = open_erp(event_time=None)
+    shop.at_source("alter table t alter id type bigint; insert into t values (5000000000, null, 'far', '2024-04-01Z')")
+    assert named(shop.reconcile()) == [(None, ("5000000000",), "missing", ())]
+
+
 def test_windows_that_no_load_has_brought_are_left_to_backfills(
     source_database: Prepare, warehouse: Warehouse, destination: Destination
 ) -> None:

@@ -29,7 +29,7 @@ insert into t select n, '2024-03-01Z'::timestamptz + n * interval '1 hour', 'v' 
 
 @pytest.fixture(scope="module")
 def prefect_server() -> Iterator[None]:
-    with prefect_test_harness():
+    with prefect_test_harness(server_startup_timeout=120):
         yield
 
 

@@ -89,7 +89,7 @@ def raw_digests(
         connection,
         sql.Identifier(f"raw_{source}", stream.name),
         compared,
-        [types[name] for name in compared.key],
+        [kind or types[name] for name, kind in compared.key.items()],
         column_name(stream.event_time) if stream.event_time else None,
         settled,
         errors,

@@ -123,6 +123,17 @@ class ReconciliationBook:
         )
 
 
+def windows_that_differ(connection: psycopg.Connection, source: str, stream: str) -> set[datetime]:
+    """Where the windows begin that had rows which differed when they were last compared, and that were not healed."""
+    found = connection.execute(
+        "select distinct w.window_start from ops.reconciled_windows w join ops.differences d"
+        " using (reconciliation_id, source, stream, window_start)"
+        " where w.source = %s and w.stream = %s and d.healed_at is null",
+        [source, stream],
+    )
+    return {start for (start,) in found}
+
+
 def reconciled_at(connection: psycopg.Connection, source: str, stream: str) -> dict[datetime, datetime]:
     """When each window was last compared, by where it begins."""
     return dict(
@@ -133,15 +144,23 @@ def reconciled_at(connection: psycopg.Connection, source: str, stream: str) -> d
     )
 
 
-def next_keys(connection: psycopg.Connection, source: str, stream: Stream, most_rows: int) -> Span:
+def next_keys(
+    connection: psycopg.Connection, source: str, stream: Stream, most_rows: int, *, again: bool = False
+) -> Span:
     """The range of the key's first column that follows the one that was compared last, of so many rows of raw; after
-    the highest, the lowest again."""
+    the highest, the lowest again.
+
+    Args:
+        again: rather the last one once more, if there were rows that differ.
+    """
     row = connection.execute(
-        "select key_to from ops.reconciliations where source = %s and stream = %s"
+        "select key_from, key_to, status from ops.reconciliations where source = %s and stream = %s"
         " and status in ('equal', 'different', 'healed') order by started_at desc limit 1",
         [source, stream.name],
     ).fetchone()
-    key_from = row[0] if row else None
+    if again and row is not None and row[2] == "different":
+        return Span(key_from=row[0], key_to=row[1])
+    key_from = row[1] if row else None
     # Of the table: by its bare name the text that is selected would be ordered.
     column = sql.Identifier("t", column_name(stream.primary_key[0]))
     # So many rows may share one value of a key of several columns: they are compared together.
