@@ -86,7 +86,8 @@ class Findings:
     @property
     def is_alarming(self) -> bool:
         """Whether raw is known not to be what the source is."""
-        return any(each.is_certain for each in self.open) or self.is_at_least
+        more = self.is_at_least and all(each.is_certain for each in self.differences)
+        return more or any(each.is_certain for each in self.open)
 
     def __add__(self, other: Findings) -> Findings:
         return Findings(
