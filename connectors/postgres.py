@@ -11,6 +11,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import psycopg
@@ -38,6 +39,7 @@ from connectors.model import (
     check_window,
 )
 from connectors.overlap import ReadAhead
+from connectors.postgres_digests import PostgresTable
 from connectors.postgres_position import APPLICATION_NAME, look_up_position
 from connectors.postgres_ranges import MOST_READERS, page_ranges
 from connectors.postgres_snapshot import PostgresSnapshot
@@ -176,6 +178,34 @@ class PostgresSource:
                 left = max(0.0, settled - time.monotonic())
                 positions[stream.name] = _position(connection, stream, columns, request, left)
             return PostgresSnapshot(connection, positions)
+
+    @contextmanager
+    def table(self, stream: Stream, connections: Connections, most_seconds: float) -> Iterator[PostgresTable]:
+        """Hold on to this instant of a table; see `connectors.digests.DigestSource.table`."""
+        if not isinstance(stream, TableStream):
+            raise TypeError(f"{self.name} reads TableStream, not {type(stream).__name__}")
+        with _prepared(connections.database(self.database), stream) as connection:
+            columns = _columns(connection, stream)
+            limit = sql.Literal(f"{most_seconds * 1000:.0f}ms")
+            # It waits for the warehouse too.
+            for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
+                connection.execute(sql.SQL("set {} = {}").format(sql.Identifier(setting), limit))
+            connection.autocommit = False  # from here on all is one snapshot
+            connection.execute("select")
+        types = {column.name: column.type for column, _ in columns}
+        with connection:
+            yield PostgresTable(
+                connection,
+                sql.Identifier(stream.schema, stream.table_name),
+                [column for column, _ in columns],
+                frozenset(column.name for column, is_binary in columns if is_binary),
+                stream.cursor.field if stream.cursor else None,
+                stream.event_time,
+                # Windows are compared that were read as such, from their beginning.
+                stream.cursor.initial if stream.cursor and stream.event_time is None else None,
+                partial(_bound, stream, types),
+                partial(_source_errors, stream),
+            )
 
     def keys(self, stream: Stream, connections: Connections) -> Extraction:
         """Start reading the keys; see `connectors.model.KeySource.keys`. All are of one snapshot."""
@@ -321,19 +351,26 @@ def _condition(stream: TableStream, types: dict[str, str], request: ExtractReque
     if since is None:
         return None
     column = sql.Identifier(stream.cursor.field)
-    bound: sql.Composable = sql.Literal(since)  # of no type yet: it takes the column's, also a domain's
-    if stream.cursor.lag and request.watermark is not None:
-        kind = types[stream.cursor.field]
-        if not kind.startswith(("timestamp", "date")):
-            raise ConfigurationError(
-                f"The cursor {stream.cursor.field} is of type {kind}, and has a lag, which is a span of time.",
-                remedy="Leave the lag out: rows that are committed late are waited for without it.",
-                stream=stream.name,
-            )
-        # The type comes from the source's own catalog, never from a parameter.
-        bound = sql.SQL("{}::" + kind + " - {}::interval").format(bound, sql.Literal(stream.cursor.lag))
+    bound = sql.Literal(since) if request.watermark is None else _bound(stream, types, since)
     # A row without a cursor value never comes after a watermark: it is read each time, to be loaded or refused.
     return sql.SQL("({0} >= {1} or {0} is null)").format(column, bound)
+
+
+def _bound(stream: TableStream, types: Mapping[str, str], watermark: str) -> sql.Composable:
+    """Where a load begins to read: the watermark, less the cursor's lag."""
+    assert stream.cursor is not None  # noqa: S101 - there is no watermark without
+    bound = sql.Literal(watermark)  # of no type yet: it takes the column's, also a domain's
+    if not stream.cursor.lag:
+        return bound
+    kind = types[stream.cursor.field]
+    if not kind.startswith(("timestamp", "date")):
+        raise ConfigurationError(
+            f"The cursor {stream.cursor.field} is of type {kind}, and has a lag, which is a span of time.",
+            remedy="Leave the lag out: rows that are committed late are waited for without it.",
+            stream=stream.name,
+        )
+    # The type comes from the source's own catalog, never from a parameter.
+    return sql.SQL("{}::" + kind + " - {}::interval").format(bound, sql.Literal(stream.cursor.lag))
 
 
 def _chunks(connection: psycopg.Connection, query: sql.Composed, stream: TableStream) -> Iterator[Chunk]:

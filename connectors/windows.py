@@ -90,6 +90,8 @@ class WindowStatus:
     """The loads that bring its rows from the landing, in their order; empty where the landing has not all of them."""
     from_landing: tuple[UUID, ...] = ()
     """Those, if a backfill takes its rows from there; empty where it asks the source."""
+    was_read: bool = False
+    """Whether loads have once brought all of it, whatever has become of it since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -504,6 +506,7 @@ class _Survey:
             len(reads),
             bringing,
             from_landing,
+            loaded is not None or is_followed,
         )
 
     def _earliest(self) -> datetime | None:

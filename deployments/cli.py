@@ -34,6 +34,7 @@ from connectors.export import ExportFormat, export
 from connectors.ingest import LANDING, WAREHOUSE_LOADER, WAREHOUSE_OWNER, Destination
 from connectors.model import Source, Stream, stream_of
 from connectors.rebuild import rebuild
+from connectors.reconcile import MOST_WINDOWS, reconcile
 from connectors.registry import SOURCES, source_named
 from connectors.replay import replay
 from connectors.sweep import sweep
@@ -324,6 +325,46 @@ def backfill_resume(backfill_id: BackfillId) -> None:
 def backfill_cancel(backfill_id: BackfillId) -> None:
     """End a backfill; the batches that are being loaded are loaded. What is left is in the next plan."""
     _set_backfill(backfill_id, BackfillState.CANCELLED, "Cancelled")
+
+
+@app.command("reconcile")
+def reconcile_command(
+    stream: Annotated[str, typer.Argument(help="Source and stream, e.g. flights_api.flights.")],
+    start: Annotated[str | None, typer.Option(help="From here on, ISO 8601, in the windows' time zone.")] = None,
+    end: Annotated[str | None, typer.Option(help="Up to here, exclusive.")] = None,
+    most_windows: Annotated[int, typer.Option(help="Those that were compared longest ago.")] = MOST_WINDOWS,
+    heal: Annotated[bool, typer.Option("--heal", help="Read again what differs, and mark what is gone.")] = False,
+) -> None:
+    """Hold raw against the source, and name the rows that differ; exit code 1 if raw is not what the source is."""
+    source, definition = _stream_named(stream)
+    connections = EnvironmentConnections()
+    found = reconcile(
+        source,
+        definition,
+        connections,
+        Destination.of(connections),
+        start=definition.windows.instant(start, "start") if start else None,
+        end=definition.windows.instant(end, "end") if end else None,
+        most_windows=most_windows,
+        heal=heal,
+        run="headwater reconcile",
+    )
+    if found is None:
+        console.print(f"{stream} has nothing to compare yet.")
+        return
+    if found.findings.differences:
+        table = Table("window", "key", "what", "columns", "certain", "healed", box=None, pad_edge=False)
+        for each in found.findings.differences:
+            said = ["yes" if answer else "no" for answer in (each.is_certain, each.is_healed)]
+            table.add_row(
+                str(each.window or ""), Text(", ".join(each.key)), each.kind, Text(", ".join(each.columns)), *said
+            )
+        console.print(table)
+    console.print(f"{stream}: {found}.", markup=False)
+    if found.error:
+        errors.print(Text(found.error))
+    if found.findings.is_alarming:
+        raise typer.Exit(1)
 
 
 @app.command("rebuild")

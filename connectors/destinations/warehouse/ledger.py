@@ -107,6 +107,7 @@ class Lease:
 
     Args:
         window: what it is for; without it, for all of the stream but reads of windows.
+        scope: what else it is for, in a word, beside all of these.
 
     Raises (on entering):
         StreamBusyError: another run held it for all of `wait_seconds`.
@@ -123,10 +124,11 @@ class Lease:
         wait_seconds: float = 300.0,
         lease_seconds: float = LEASE_SECONDS,
         window: Window | None = None,
+        scope: str = "",
     ) -> None:
         self._url = url
         self._window = window
-        self.scope = ""
+        self.scope = scope
         """What tells it from other leases of the stream."""
         self._source = source
         self._stream = stream
