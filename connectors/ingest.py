@@ -60,6 +60,7 @@ from connectors.model import (
 )
 from connectors.overlap import ReadAhead, WriteBehind
 from connectors.shared_read import SharedRead
+from connectors.treatments.extractions import treated
 
 WAREHOUSE_OWNER = Database("warehouse_owner")
 WAREHOUSE_LOADER = Database("warehouse_loader")
@@ -234,7 +235,7 @@ class _Ingestion:
             else ledger.files_loaded(self.connection, self.source.name, self.stream.name),
             snapshot=self._snapshot(),
         )
-        extraction = self.source.extract(self.stream, request, self.connections)
+        extraction = treated(self.source.extract(self.stream, request, self.connections), self.stream, self.connections)
         if extraction.position is not None and extraction.position.is_behind:
             self._check_rewound(extraction.position)
         manifest: Manifest | None = None
@@ -260,6 +261,7 @@ class _Ingestion:
                         cursor_from=load.cursor_from,
                         cursor_to=extraction.position.highest if extraction.position else self._highest(attempt),
                         position=extraction.position,
+                        privacy=self.stream.privacy,
                     )
                     reach("manifest-written")
                     self._note_landed(load, manifest)
