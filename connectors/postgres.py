@@ -380,7 +380,9 @@ def _take_rows(pgconn: PGconn) -> Generator[Wait, Ready | int, tuple[bytes, int,
                 continue
             pgconn.consume_input()
         elif (result := pgconn.get_result()) is not None:
-            raise error_from_result(result)
+            error = error_from_result(result)
+            pgconn.finish()  # psycopg logs what libpq said last when it ends a COPY that failed: it may quote a row
+            raise error
     return bytes(buffer), rows, True
 
 
@@ -411,8 +413,8 @@ def _source_errors(stream: TableStream) -> Iterator[None]:
             raise
         # A view that divides by zero or casts a text says with which value.
         raise DataError(
-            f"The source's database cannot give its rows (SQLSTATE {error.sqlstate}); what it says is not shown, as "
-            "the stream has private fields.",
+            f"The source's database cannot give its rows (SQLSTATE {error.sqlstate}); its words may hold private "
+            "values, and are left out.",
             remedy="Select from the table or view there: the error is in its log.",
             stream=stream.name,
         ) from None

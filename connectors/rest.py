@@ -92,9 +92,8 @@ class RestSource:
     def extract(self, stream: Stream, request: ExtractRequest, connections: Connections) -> Extraction:
         """Start reading; see `connectors.model.Source.extract`."""
         rest = self._own(stream)
-        return Extraction(
-            rest.format.landing_format, _chunks(self._client(connections, rest), rest, _bounds(rest, request))
-        )
+        chunks = _chunks(self._client(connections, rest), rest, _bounds(rest, request))
+        return Extraction(rest.format.landing_format, chunks)
 
     def keys(self, stream: Stream, connections: Connections) -> Extraction:
         """Start reading the keys; see `connectors.model.KeySource.keys`. All pages are read, without any bound.

@@ -95,7 +95,7 @@ class Bodies:
     def beginning(self, data: bytes, length: int) -> str:
         """The first bytes, on one line, for a message."""
         if not self.quotes:
-            return f"({len(data):,} bytes, not shown: the stream has private fields)"
+            return f"({len(data):,} bytes, left out: they may hold private values)"
         return " ".join(data[:length].decode("utf-8", "replace").split())
 
 

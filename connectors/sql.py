@@ -174,7 +174,7 @@ class _Reading:
         return Extraction(LandingFormat.JSONL, self._chunks(statement, columns), typed, position, landing)
 
     def _chunks(self, statement: sa.Select[Any], columns: list[SqlColumn]) -> Iterator[Chunk]:
-        with translated_errors(self.url), snapshot(self.connection):
+        with translated_errors(self.url, quotes=not self.stream.privacy), snapshot(self.connection):
             # A buffer of one: each fetch asks the driver for as many rows as it says.
             result = self.connection.execution_options(stream_results=True, max_row_buffer=1).execute(statement)
             yield from _encoded(result, columns)

@@ -64,9 +64,7 @@ class CsvTreatment:
         self._leaves = [self._plan.column(name) for name in names]
         there = [leaf for leaf in self._leaves if leaf is not None]
         if lacking := [leaf.name for leaf in self._plan.leaves if leaf not in there]:
-            raise self._texts.malformed(
-                f"has no column `{lacking[0]}`, which is private, and may have it by another name"
-            )
+            raise self._texts.malformed(f"has no column `{lacking[0]}`, which is private: perhaps it has another name")
 
     def _kept(self, names: list[str]) -> list[str]:
         return [name for name, leaf in zip(names, self._leaves, strict=True) if leaf is None or leaf.key is not None]

@@ -1,4 +1,4 @@
-"""Private values out of JSON documents. What is not private keeps its bytes: numbers all their digits, texts their form.
+"""Private values out of JSON documents. What else is in them keeps its bytes: numbers all their digits.
 
 A document that cannot be read strictly, or has something else where a private field should be, is withheld whole: a
 text stands for it, which no row can be made of, so it is counted, goes to quarantine, and says nothing.
@@ -64,14 +64,14 @@ def _object(raw: bytes | msgspec.Raw, branch: Branch) -> msgspec.Raw:
 
 def _value(value: msgspec.Raw, what: Branch | Leaf) -> msgspec.Raw | str | None:
     """What takes the place of a value; None is nothing."""
+    first = bytes(value)[:1]
     if isinstance(what, Leaf):
         what.was_found = True
-        if what.of_elements and value[:1] == b"[":
+        if what.of_elements and first == b"[":
             return _list([_value(each, what) for each in LIST.decode(value)])
         if what.key is None:
             return None
         return value if value == _NULL else what.hashed(_text(value))
-    first = value[:1]
     if first == b"{":
         return _object(value, what)
     if first == b"[":
@@ -91,8 +91,9 @@ def _text(value: msgspec.Raw) -> bytes:
     Raises:
         ValueError: the string has characters that are none.
     """
-    if value[:1] != b'"':
-        return bytes(value)
+    text = bytes(value)
+    if text[:1] != b'"':
+        return text
     try:
         return _TEXT.decode(value).encode()
     except msgspec.DecodeError:

@@ -40,7 +40,7 @@ class ParquetTreatment:
                 raise ValueError("has INT96 timestamps, which cannot be written anew without loss")
             leaves = [self._plan.column(name) for name in file.schema_arrow.names]
             if lacking := [leaf.name for leaf in self._plan.leaves if leaf not in leaves]:
-                raise ValueError(f"has no column `{lacking[0]}`, which is private, and may have it by another name")
+                raise ValueError(f"has no column `{lacking[0]}`, which is private: perhaps it has another name")
             with new_aside() as written:
                 output = ParquetFile(_schema(file.schema_arrow, leaves), written)
                 try:

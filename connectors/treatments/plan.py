@@ -101,7 +101,7 @@ def _key(treatment: Hashed | Dropped, connections: Connections) -> bytes | None:
     if len(key) < _SHORTEST_KEY:
         raise ConfigurationError(
             f"The secret `{treatment.key.name}` hashes private values and has fewer than {_SHORTEST_KEY} characters.",
-            remedy=f"Set {treatment.key.environment_variable} to a long random one, once and for all: another key gives "
+            remedy=f"Set {treatment.key.environment_variable} to a long random one, once and for all: another gives "
             "other hashes.",
         )
     return key.encode()
