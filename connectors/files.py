@@ -1,7 +1,7 @@
 """Read files from a folder, a bucket or a web server: those that are new or changed since they were last loaded.
 
-A file's content travels untouched, byte for byte. One that somebody seems to be writing is left to the next run, and
-one that changes while it is read is not taken.
+A file's content leaves here untouched, byte for byte. One that somebody seems to be writing is left to the next run,
+and one that changes while it is read is not taken.
 """
 
 from __future__ import annotations

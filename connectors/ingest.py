@@ -59,6 +59,7 @@ from connectors.model import (
     check_window,
 )
 from connectors.overlap import ReadAhead, WriteBehind
+from connectors.privacy import untreated
 from connectors.shared_read import SharedRead
 from connectors.treatments.extractions import treated
 
@@ -235,6 +236,7 @@ class _Ingestion:
             else ledger.files_loaded(self.connection, self.source.name, self.stream.name),
             snapshot=self._snapshot(),
         )
+        self._warn_of_untreated()
         extraction = treated(self.source.extract(self.stream, request, self.connections), self.stream, self.connections)
         if extraction.position is not None and extraction.position.is_behind:
             self._check_rewound(extraction.position)
@@ -275,6 +277,19 @@ class _Ingestion:
             self.log.info("Not every value fits its column as it is: each is judged, from the landing.")
         # Otherwise an earlier attempt woke up and was first: what it landed is the load, also for a rebuild.
         return self._load_landed(load, manifest)
+
+    def _warn_of_untreated(self) -> None:
+        """Say that the landing has values from before they became private, for as long as it has."""
+        if not self.stream.privacy:
+            return
+        key = ledger.first_manifest(self.connection, self.source.name, self.stream.name)
+        first = self.destination.landing.manifest(key) if key is not None else None
+        if first is not None and (fields := untreated(self.stream.privacy, first.privacy)):
+            self.log.warning(
+                "%s landed untreated before it became private: the landing and raw still have its values."
+                " docs/privacy.md says how to begin anew.",
+                ", ".join(f"`{field}`" for field in fields),
+            )
 
     def _snapshot(self) -> Snapshot | None:
         """The instant to read as of, unless somebody has loaded the stream since then."""

@@ -80,6 +80,19 @@ def missing(privacy: Mapping[str, Treatment], columns: Iterable[str]) -> list[st
     return [text for text, (path, _) in zip(privacy, paths(privacy), strict=True) if path[0] not in there]
 
 
+def untreated(privacy: Mapping[str, Treatment], landed: Mapping[str, str]) -> list[str]:
+    """The fields that are hashed or dropped and were not when a load landed.
+
+    Args:
+        landed: what its manifest says of private fields.
+    """
+    return [
+        field
+        for field, treatment in privacy.items()
+        if not isinstance(treatment, Masked) and landed.get(field) != treatment.word
+    ]
+
+
 def check_privacy(
     stream: str,
     privacy: Mapping[str, Treatment],

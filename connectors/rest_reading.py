@@ -201,7 +201,7 @@ def _of_parent(
 class _CircleGuard:
     """Notices pages that lead back to one that was there before, in memory for one (R. Brent's way)."""
 
-    def __init__(self, path: str, *, quotes: bool) -> None:
+    def __init__(self, path: str, *, quotes: bool = True) -> None:
         self._path = path
         self._quotes = quotes
         self._kept: Ask | None = None

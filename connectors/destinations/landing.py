@@ -1,4 +1,4 @@
-"""Landing: what a load read, untouched, as immutable objects that raw can be rebuilt from.
+"""Landing: what a load read, untouched but for what is private, as immutable objects that raw can be rebuilt from.
 
 Layout::
 

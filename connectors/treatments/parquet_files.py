@@ -5,15 +5,19 @@ Importing this takes a fifth of a second and 60 MB, so only what reads or writes
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import pyarrow as pa
 
 from connectors.arrow_texts import UnknownTypeError, texts
-from connectors.aside import new_aside
+from connectors.aside import new_aside, put_aside
 from connectors.parquet_rows import ParquetFile, batches, expands_beyond, opened
 from connectors.treatments.plan import Leaf, Plan
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _BLOCK_BYTES = 4 << 20
 
@@ -42,7 +46,7 @@ class ParquetTreatment:
             if lacking := [leaf.name for leaf in self._plan.leaves if leaf not in leaves]:
                 raise ValueError(f"has no column `{lacking[0]}`, which is private: perhaps it has another name")
             with new_aside() as written:
-                output = ParquetFile(_schema(file.schema_arrow, leaves), written)
+                output = ParquetFile(_schema(file.schema_arrow, leaves), _Sink(written))
                 try:
                     for batch in batches(file):
                         output.write(_treated(batch, leaves, output.schema))
@@ -55,6 +59,24 @@ class ParquetTreatment:
             raise ValueError(f"cannot be read: {error}") from None
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"is no Parquet file, or a damaged one ({type(error).__name__})") from None
+
+
+class _Sink(io.RawIOBase):
+    """A file put aside, as what PyArrow writes to: a disk that is full is not the file's fault."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self._file = file
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def write(self, data: Buffer, /) -> int:
+        put_aside(self._file, bytes(data))
+        return len(memoryview(data))
 
 
 def _schema(schema: pa.Schema, leaves: list[Leaf | None]) -> pa.Schema:

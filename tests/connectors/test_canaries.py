@@ -26,7 +26,7 @@ from connectors.model import Deletes, LandingFormat, Source
 from connectors.privacy import Dropped, Hashed, Masked, Treatment
 from connectors.rebuild import rebuild
 from connectors.replay import replay
-from connectors.rest import BodyFormat
+from connectors.rest import BodyFormat, Keyset
 from connectors.sql import SqlSource, SqlStream
 from connectors.sql_connection import translated_errors
 from tests.conftest import Answer, Api, Warehouse
@@ -155,6 +155,16 @@ def test_an_api_s_own_words_are_not_repeated(api: Api, destination: Destination,
     source = shop_source(privacy=NESTED, pages=None, errors="result.errors")
     api.answer = lambda _: answer
     told.failure(lambda: loaded(source, with_key(connections(api)), destination))
+    told.check()
+
+
+def test_pages_that_follow_a_private_field_do_not_say_where_they_go_in_a_circle(
+    api: Api, destination: Destination, told: Told
+) -> None:
+    source = shop_source(privacy=NESTED, pages=Keyset("email", "after"))
+    api.answer = lambda _: Answer({"result": {"orders": [person(1)]}})
+    error = told.failure(lambda: loaded(source, with_key(connections(api)), destination))
+    assert "in a circle: after came twice" in str(error)
     told.check()
 
 
@@ -410,7 +420,7 @@ def test_masked_fields_are_loaded_and_shown_nowhere_else(
 
 
 def test_what_landed_before_a_field_was_private_is_not_loaded_again(
-    source_database: Prepare, warehouse: Warehouse, destination: Destination
+    source_database: Prepare, warehouse: Warehouse, destination: Destination, caplog: pytest.LogCaptureFixture
 ) -> None:
     connection = source_database(
         f"create table people (id int primary key, card text); insert into people values (1, '{CARD}')"
@@ -418,9 +428,11 @@ def test_what_landed_before_a_field_was_private_is_not_loaded_again(
     before = erp(name="people", primary_key=("id",))
     loaded(before, database(connection, warehouse), destination)
     after = erp(name="people", primary_key=("id",), privacy={"card": Dropped()})
-    with pytest.raises(DataError, match="landed when `card` was not yet to be dropped"):
+    with pytest.raises(DataError, match="landed before `card` was to be dropped"):
         rebuild(after, after.streams[0], destination)
     assert raw(warehouse, "id, card", "raw_erp.people") == [(1, CARD)], "raw is as it was"
+    loaded(after, database(connection, warehouse), destination)
+    assert "`card` landed untreated before it became private" in caplog.text
 
 
 def test_a_private_field_that_no_record_has_is_named(

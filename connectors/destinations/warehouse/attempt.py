@@ -29,7 +29,7 @@ from connectors.failpoints import reach
 from connectors.file_formats import FileStream, OnBadFile
 from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER
 from connectors.model import Chunk, Column, FileVersion, LandingFormat, Stream, Window
-from connectors.privacy import Masked
+from connectors.privacy import Masked, untreated
 
 SEGMENT_BYTES = 32 << 20
 """Bytes after which what was copied is committed, so that no transaction stays open for as long as a source sends."""
@@ -425,7 +425,12 @@ class AttemptTable:
             LandingCorruptError: an object is missing or altered, or the rows are not as many as the manifest says.
             DataError: it landed before something in it became private, so it is not to be loaded.
         """
-        self._check_treated(manifest)
+        if fields := untreated(self._stream.privacy, manifest.privacy):
+            word = self._stream.privacy[fields[0]].word
+            raise DataError(
+                f"Load {manifest.load_id} landed before `{fields[0]}` was to be {word}: its values would be in raw.",
+                remedy="docs/privacy.md says how to begin anew with a stream that has become private.",
+            )
         files: dict[str, FileVersion] = {}
         for chunk in landing.read(manifest):
             self.write(chunk)
@@ -439,15 +444,6 @@ class AttemptTable:
                 "was changed so that other rows come of the stream's files, run it once with full_refresh.",
             )
         return tuple(files.values())
-
-    def _check_treated(self, manifest: Manifest) -> None:
-        for field, treatment in self._stream.privacy.items():
-            if not isinstance(treatment, Masked) and manifest.privacy.get(field) != treatment.word:
-                raise DataError(
-                    f"Load {manifest.load_id} landed when `{field}` was not yet to be {treatment.word}: loaded from "
-                    "there, its values would be in raw.",
-                    remedy="docs/privacy.md says how to begin anew with a stream that has become private.",
-                )
 
 
 def _books() -> list[sql.Composed]:
