@@ -152,8 +152,8 @@ class _Comparing:
 
     def _compare(self, load: Load, check: partial[None]) -> LoadReport:
         request = CommitRequest(LoadContext(self.source.name, self.stream, load.load_id, None))
-        keys = self.source.keys(self.stream, self.connections)
-        extraction = treated(keys, self.stream, self.connections, only=self.stream.primary_key)
+        read = partial(self.source.keys, self.stream, self.connections)
+        extraction = treated(read, self.stream, self.connections, only=self.stream.primary_key)
         place = LoadPlace(self.source.name, self.stream.name, load.load_id, load.started_at)
         with AttemptTable(
             self.connection,

@@ -237,7 +237,8 @@ class _Ingestion:
             snapshot=self._snapshot(),
         )
         self._warn_of_untreated()
-        extraction = treated(self.source.extract(self.stream, request, self.connections), self.stream, self.connections)
+        read = partial(self.source.extract, self.stream, request, self.connections)
+        extraction = treated(read, self.stream, self.connections)
         if extraction.position is not None and extraction.position.is_behind:
             self._check_rewound(extraction.position)
         manifest: Manifest | None = None
@@ -283,7 +284,9 @@ class _Ingestion:
         if not self.stream.privacy:
             return
         key = ledger.first_manifest(self.connection, self.source.name, self.stream.name)
-        first = self.destination.landing.manifest(key) if key is not None else None
+        first = None
+        with suppress(LandingCorruptError):  # whoever needs that load is told
+            first = self.destination.landing.manifest(key) if key is not None else None
         if first is not None and (fields := untreated(self.stream.privacy, first.privacy)):
             self.log.warning(
                 "%s landed untreated before it became private: the landing and raw still have its values."

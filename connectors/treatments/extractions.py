@@ -31,21 +31,20 @@ Pieces = Callable[[Chunk], Iterator[bytes]]
 
 
 def treated(
-    extraction: Extraction, stream: Stream, connections: Connections, *, only: tuple[str, ...] | None = None
+    read: Callable[[], Extraction], stream: Stream, connections: Connections, *, only: tuple[str, ...] | None = None
 ) -> Extraction:
     """A read under way, less what its stream is to keep private.
 
     Args:
+        read: begins it; called once the keys are there.
         only: the fields that are read, if not all.
 
     Raises:
         ConfigurationError: a key for hashes is not set, or too short.
+        HeadwaterError: whatever the read raises.
     """
-    try:
-        plan = Plan.of(stream.privacy, connections, only)
-    except BaseException:
-        _close(extraction.chunks)
-        raise
+    plan = Plan.of(stream.privacy, connections, only)
+    extraction = read()
     if not plan.leaves:
         return extraction
     columns = extraction.columns
@@ -54,7 +53,9 @@ def treated(
     else:
         chunks = _chunks(extraction.chunks, _bytes_of(extraction, stream, plan))
         columns = tuple(_column(column, plan) for column in columns if not _is_dropped(column, plan))
-    return replace(extraction, chunks=_looked_for(chunks, plan), columns=columns)
+    if not extraction.columns:  # a source that knows its columns has looked for itself
+        chunks = _looked_for(chunks, plan)
+    return replace(extraction, chunks=chunks, columns=columns)
 
 
 def _bytes_of(extraction: Extraction, stream: Stream, plan: Plan) -> Callable[[Chunk], bytes]:
