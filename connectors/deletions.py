@@ -35,6 +35,7 @@ from connectors.errors import ConfigurationError, HeadwaterError
 from connectors.failpoints import reach
 from connectors.ingest import Destination, Logger, observed, settled, take_in
 from connectors.model import KeySource, Source, Stream
+from connectors.treatments.extractions import treated
 
 
 def check_limit(limit: float | None) -> None:
@@ -151,7 +152,8 @@ class _Comparing:
 
     def _compare(self, load: Load, check: partial[None]) -> LoadReport:
         request = CommitRequest(LoadContext(self.source.name, self.stream, load.load_id, None))
-        extraction = self.source.keys(self.stream, self.connections)
+        read = partial(self.source.keys, self.stream, self.connections)
+        extraction = treated(read, self.stream, self.connections, only=self.stream.primary_key)
         place = LoadPlace(self.source.name, self.stream.name, load.load_id, load.started_at)
         with AttemptTable(
             self.connection,
@@ -172,6 +174,7 @@ class _Comparing:
                     cursor_from=None,
                     cursor_to=None,
                     kind=LoadKind.KEYS.value,
+                    privacy=self.stream.privacy,
                 )
                 reach("manifest-written")
                 size = sum(landed.bytes for landed in manifest.objects)

@@ -1,7 +1,8 @@
 """File streams as definitions: which files they are, and how each format is read. No I/O here.
 
-What lands are a file's own bytes (less its gzip or zstd); they are taken apart when they are loaded, so that all of a
-definition but its pattern can be put right later, and the files loaded again.
+What lands are a file's own bytes (less its gzip or zstd), unless the stream has something to keep private; they are
+taken apart when they are loaded, so that all of a definition but its pattern can be put right later, and the files
+loaded again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import ClassVar
 from connectors.errors import ConfigurationError
 from connectors.json_path import single_path
 from connectors.model import LandingFormat, Stream, WriteDisposition
+from connectors.privacy import folded, paths
 
 DATE = "{date}"
 MEND = (
@@ -75,6 +77,11 @@ class FileStream(Stream):
             raise ConfigurationError(
                 f"Stream `{self.name}` has {{date}} twice in its pattern.", remedy="Use `*` for the others."
             )
+        if self.file_column is not None and folded(self.file_column) in {path[0] for path, _ in paths(self.privacy)}:
+            raise ConfigurationError(
+                f"Stream `{self.name}` is to keep its file_column private, which is made when rows are loaded.",
+                remedy="Leave file_column out, or the treatment.",
+            )
         if self.max_expansion < 1 or (self.days is not None and self.days < 1):
             raise ConfigurationError(
                 f"Stream `{self.name}` has days={self.days} and max_expansion={self.max_expansion}.",
@@ -127,6 +134,10 @@ class JsonLinesStream(FileStream):
 
     landing_format: ClassVar[LandingFormat] = LandingFormat.JSONL
 
+    @property
+    def has_documents(self) -> bool:
+        return True
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JsonStream(FileStream):
@@ -140,6 +151,10 @@ class JsonStream(FileStream):
     def __post_init__(self) -> None:
         FileStream.__post_init__(self)
         _ = self.path
+
+    @property
+    def has_documents(self) -> bool:
+        return True
 
     @property
     def path(self) -> list[str]:

@@ -1,7 +1,7 @@
 """Read files from a folder, a bucket or a web server: those that are new or changed since they were last loaded.
 
-A file's content travels untouched, byte for byte. One that somebody seems to be writing is left to the next run, and
-one that changes while it is read is not taken.
+A file's content leaves here untouched, byte for byte. One that somebody seems to be writing is left to the next run,
+and one that changes while it is read is not taken.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from connectors.model import (
     check_source,
     check_window,
 )
+from connectors.privacy import keys_of
 from connectors.web_files import WebPlace
 
 __all__ = [
@@ -73,7 +74,8 @@ class FilesSource:
 
     @property
     def requirements(self) -> tuple[Requirement, ...]:
-        return (self.root, *(self.auth.requirements if self.auth else ()))
+        keys = keys_of(stream.privacy for stream in self.streams)
+        return (self.root, *(self.auth.requirements if self.auth else ()), *keys)
 
     def extract(self, stream: Stream, request: ExtractRequest, connections: Connections) -> Extraction:
         """Start reading; see `connectors.model.Source.extract`."""

@@ -70,6 +70,9 @@ class HttpClient:
 
     Use as a context manager: when it is left, whoever waits in it is given up, and an error on its way out is cleared
     of secrets. `transport` is the seam for tests.
+
+    Args:
+        quotes: whether messages may show what the source sent.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class HttpClient:
         allowed_origins: tuple[str, ...] = (),
         allow_private_addresses: bool = False,
         transport: httpx.BaseTransport | None = None,
+        quotes: bool = True,
     ) -> None:
         self._credentials = credentials or FixedCredentials()
         self._policy = policy or RetryPolicy()
@@ -93,6 +97,7 @@ class HttpClient:
             allow_private_addresses=allow_private_addresses,
             transport=transport,
             mask=self._mask,
+            quotes=quotes,
         )
         self._like_this = partial(
             HttpClient,
@@ -100,6 +105,7 @@ class HttpClient:
             limits=limits,
             allow_private_addresses=allow_private_addresses,
             transport=transport,
+            quotes=quotes,
         )
         self._others: list[HttpClient] = []
         self._lock = threading.Lock()

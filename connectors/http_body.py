@@ -68,7 +68,7 @@ def _unpacked(body: bytes, limit: int, place: str) -> bytes:
     return content
 
 
-def check_kind(body: bytes, headers: Mapping[str, str], accept: str, place: str) -> None:
+def check_kind(body: bytes, headers: Mapping[str, str], accept: str, place: str, *, quotes: bool = True) -> None:
     """Refuse what cannot be the data that was asked for: a web page, and text whose end cannot be told.
 
     Raises:
@@ -85,8 +85,8 @@ def check_kind(body: bytes, headers: Mapping[str, str], accept: str, place: str)
     if is_page or (is_called_page and not (asks_json and _JSON.match(beginning))):
         words = " ".join(beginning[:80].decode("utf-8", "replace").split())
         raise _malformed(
-            f"{place} answered with a web page (of a login, of a proxy in between?), which cannot be read as data; "
-            f"it begins: {words}"
+            f"{place} answered with a web page (of a login, of a proxy in between?), which cannot be read as data"
+            + (f"; it begins: {words}" if quotes else "")
         )
     ends = ("content-length", "transfer-encoding", "content-encoding")
     if not asks_json and body and not any(name in headers for name in ends):

@@ -49,6 +49,7 @@ class Exchanges:
         allow_private_addresses: bool,
         transport: httpx.BaseTransport | None,
         mask: Callable[[], Mask],
+        quotes: bool,
     ) -> None:
         self._base = _parse_base(base_url)
         self._origin = origin_of(self._base)
@@ -63,6 +64,7 @@ class Exchanges:
         self._lock = threading.Lock()
         self._is_over = threading.Event()
         self._mask = mask
+        self._quotes = quotes
 
     def close(self) -> None:
         """Give up what waits, and what is under way."""
@@ -172,7 +174,7 @@ class Exchanges:
             if status == 204:
                 return Answer(b"", headers, str(url))
             body = take_in(_blocks(response), headers, self._limits.max_body_bytes, _place(url))
-            check_kind(body, headers, request.accept, _place(url))
+            check_kind(body, headers, request.accept, _place(url), quotes=self._quotes)
             return Answer(body, headers, str(url))
         if action is Action.FOLLOW and request.method == "GET" and "location" in headers:
             return self._redirected(url, status, headers["location"])
@@ -230,6 +232,8 @@ class Exchanges:
 
     def _own_words(self, response: httpx.Response, headers: Mapping[str, str]) -> str:
         """The first words of a refusal, on one line, less our secrets: it usually names the parameter at fault."""
+        if not self._quotes:
+            return ""
         try:
             with deadline(_WORDS_SECONDS):
                 text = take_in(_blocks(response), headers, _WORDS_BYTES, "").decode("utf-8", "replace")

@@ -59,7 +59,9 @@ from connectors.model import (
     check_window,
 )
 from connectors.overlap import ReadAhead, WriteBehind
+from connectors.privacy import untreated
 from connectors.shared_read import SharedRead
+from connectors.treatments.extractions import treated
 
 WAREHOUSE_OWNER = Database("warehouse_owner")
 WAREHOUSE_LOADER = Database("warehouse_loader")
@@ -234,7 +236,9 @@ class _Ingestion:
             else ledger.files_loaded(self.connection, self.source.name, self.stream.name),
             snapshot=self._snapshot(),
         )
-        extraction = self.source.extract(self.stream, request, self.connections)
+        self._warn_of_untreated()
+        read = partial(self.source.extract, self.stream, request, self.connections)
+        extraction = treated(read, self.stream, self.connections)
         if extraction.position is not None and extraction.position.is_behind:
             self._check_rewound(extraction.position)
         manifest: Manifest | None = None
@@ -260,6 +264,7 @@ class _Ingestion:
                         cursor_from=load.cursor_from,
                         cursor_to=extraction.position.highest if extraction.position else self._highest(attempt),
                         position=extraction.position,
+                        privacy=self.stream.privacy,
                     )
                     reach("manifest-written")
                     self._note_landed(load, manifest, extraction.requests() if extraction.requests else None)
@@ -273,6 +278,21 @@ class _Ingestion:
             self.log.info("Not every value fits its column as it is: each is judged, from the landing.")
         # Otherwise an earlier attempt woke up and was first: what it landed is the load, also for a rebuild.
         return self._load_landed(load, manifest)
+
+    def _warn_of_untreated(self) -> None:
+        """Say that the landing has values from before they became private, for as long as it has."""
+        if not self.stream.privacy:
+            return
+        key = ledger.first_manifest(self.connection, self.source.name, self.stream.name)
+        first = None
+        with suppress(LandingCorruptError):  # whoever needs that load is told
+            first = self.destination.landing.manifest(key) if key is not None else None
+        if first is not None and (fields := untreated(self.stream.privacy, first.privacy)):
+            self.log.warning(
+                "%s landed untreated before it became private: the landing and raw still have its values."
+                " docs/privacy.md says how to begin anew.",
+                ", ".join(f"`{field}`" for field in fields),
+            )
 
     def _snapshot(self) -> Snapshot | None:
         """The instant to read as of, unless somebody has loaded the stream since then."""

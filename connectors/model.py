@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from connectors.errors import ConfigurationError, UnknownNameError, WindowError
+from connectors.privacy import Treatment, check_privacy
 
 if TYPE_CHECKING:
     from connectors.connections import Connections, Requirement
@@ -298,6 +299,9 @@ class Stream:
     """Set where the source deletes rows: `connectors.deletions` marks them in raw. None: nothing is looked for."""
     landing: LandingFormat | None = None
     """How loads are landed, if not as the way of reading does it fastest."""
+    privacy: Mapping[str, Treatment] = field(default_factory=dict)
+    """What is personal, and what becomes of it before anything lands: `Hashed`, `Dropped` or `Masked` by field; in
+    documents also by a path into it, `contact.email` or `orders[].card`. See docs/privacy.md."""
 
     null_cursor_unless_said: ClassVar[NullCursor] = NullCursor.REJECT
     landing_choices: ClassVar[tuple[LandingFormat, ...]] = ()
@@ -351,6 +355,19 @@ class Stream:
                 f"Stream `{self.name}` names deletes but has no primary_key.",
                 remedy="Name the key columns: deleted rows are found by their keys.",
             )
+        check_privacy(
+            self.name,
+            self.privacy,
+            key=self.primary_key,
+            bounds=(self.cursor.field if self.cursor else None, self.event_time),
+            columns=self.columns,
+            has_documents=self.has_documents,
+        )
+
+    @property
+    def has_documents(self) -> bool:
+        """Whether its records have fields within fields."""
+        return False
 
     @property
     def rejects_null_cursors(self) -> bool:

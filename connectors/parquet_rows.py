@@ -27,6 +27,8 @@ _GROUP_BYTES = 8 << 20
 """Of a row group, as Arrow holds it in memory."""
 _BATCH_BYTES = 1 << 20
 _BATCH_ROWS = 10_000
+_FREE_BYTES = 64 << 20
+"""Bytes that any file may become, however small it is."""
 _TWINS = {
     "boolean": pa.bool_(),
     "smallint": pa.int16(),
@@ -168,6 +170,12 @@ class ParquetFile:
 def opened(file: IO[bytes], **options: Any) -> pq.ParquetFile:
     """A Parquet file to be read by `batches`: no more of it is in memory than a batch, and the pages that it is of."""
     return pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False, **options)
+
+
+def expands_beyond(times: int, file: pq.ParquetFile, size: int) -> bool:
+    """Whether a file becomes more than so many times its size when it is read, beyond the first 64 MiB."""
+    groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
+    return bool(sum(group.total_byte_size for group in groups) > max(_FREE_BYTES, times * size))
 
 
 def batches(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:

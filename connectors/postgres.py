@@ -23,7 +23,7 @@ from sqlalchemy.engine import URL
 
 from connectors.connections import Connections, Database, Requirement
 from connectors.database import address, psycopg_arguments
-from connectors.errors import ConfigurationError, SourceUnavailableError
+from connectors.errors import ConfigurationError, DataError, SourceUnavailableError
 from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER
 from connectors.model import (
     Chunk,
@@ -43,6 +43,7 @@ from connectors.postgres_digests import PostgresTable
 from connectors.postgres_position import APPLICATION_NAME, look_up_position
 from connectors.postgres_ranges import MOST_READERS, page_ranges
 from connectors.postgres_snapshot import PostgresSnapshot
+from connectors.privacy import Dropped, Hashed, keys_of, missing, of_column
 
 _CHUNK_BYTES = 1 << 20
 _ENDS = {len(end): end for end in (PGCOPY_TRAILER, PGCOPY_HEADER + PGCOPY_TRAILER)}
@@ -119,7 +120,7 @@ class PostgresSource:
 
     @property
     def requirements(self) -> tuple[Requirement, ...]:
-        return (self.database,)
+        return (self.database, *keys_of(stream.privacy for stream in self.streams))
 
     def extract(self, stream: Stream, request: ExtractRequest, connections: Connections) -> Extraction:
         """Start reading; see `connectors.model.Source.extract`."""
@@ -271,7 +272,7 @@ def _connect(url: URL) -> psycopg.Connection:
 
 
 def _columns(connection: psycopg.Connection, stream: TableStream) -> list[tuple[Column, bool]]:
-    """The table's columns, and of each whether it can travel in binary."""
+    """The table's columns that are read, and of each whether it can travel in binary."""
     name = sql.Identifier(stream.schema, stream.table_name).as_string(connection)
     try:
         rows = connection.execute(_COLUMNS, [name]).fetchall()
@@ -281,17 +282,22 @@ def _columns(connection: psycopg.Connection, stream: TableStream) -> list[tuple[
             remedy="Correct the stream's table or schema, or grant SELECT.",
             stream=stream.name,
         ) from None
-    columns = [(Column(column, kind if binary else "text"), bool(binary)) for column, kind, binary in rows]
-    names = {column.name for column, _ in columns}
+    columns = []
+    for column, kind, is_sent in rows:
+        treatment = of_column(stream.privacy, column)
+        binary = is_sent and not isinstance(treatment, Hashed)  # what is hashed is the text
+        if not isinstance(treatment, Dropped):
+            columns.append((Column(column, kind if binary else "text"), bool(binary)))
+    names = {column for column, _, _ in rows}
     needed = {
         *stream.primary_key,
         *([stream.cursor.field] if stream.cursor else []),
         *filter(None, [stream.event_time]),
     }
-    if missing := sorted(needed - names):
+    if lacking := sorted([*needed - names, *missing(stream.privacy, names)]):
         raise ConfigurationError(
-            f"{name} has no column {', '.join(missing)}.",
-            remedy="Correct the stream's primary_key, cursor or event_time.",
+            f"{name} has no column {', '.join(lacking)}.",
+            remedy="Correct the stream's primary_key, cursor, event_time or privacy.",
             stream=stream.name,
         )
     return columns
@@ -424,7 +430,9 @@ def _take_rows(pgconn: PGconn) -> Generator[Wait, Ready | int, tuple[bytes, int,
                 continue
             pgconn.consume_input()
         elif (result := pgconn.get_result()) is not None:
-            raise error_from_result(result)
+            error = error_from_result(result)
+            pgconn.finish()  # psycopg logs what libpq said last when it ends a COPY that failed: it may quote a row
+            raise error
     return bytes(buffer), rows, True
 
 
@@ -450,3 +458,13 @@ def _source_errors(stream: TableStream) -> Iterator[None]:
             remedy="It is retried; if it lasts, look at the source's log.",
             stream=stream.name,
         ) from error
+    except psycopg.Error as error:
+        if not stream.privacy:
+            raise
+        # A view that divides by zero or casts a text says with which value.
+        raise DataError(
+            f"The source's database cannot give its rows (SQLSTATE {error.sqlstate}); its words may hold private "
+            "values, and are left out.",
+            remedy="Select from the table or view there: the error is in its log.",
+            stream=stream.name,
+        ) from None

@@ -27,6 +27,7 @@ from connectors.errors import ConfigurationError, HeadwaterError
 from connectors.http import HttpClient, Limits, RetryPolicy
 from connectors.model import Chunk, Extraction, ExtractRequest, Stream, check_source, check_window
 from connectors.pages import InHeader, Keyset, LinkHeader, NextUrlInBody, Offset, PageNumber, TokenInBody, Value
+from connectors.privacy import keys_of
 from connectors.rest_bodies import BodyFormat, Joined
 from connectors.rest_bounds import Instants, Strftime, since_bound, window_bounds
 from connectors.rest_keys import only_keys
@@ -85,12 +86,13 @@ class RestSource:
 
     @property
     def requirements(self) -> tuple[Requirement, ...]:
-        return (self.base_url, *(self.auth.requirements if self.auth else ()))
+        keys = keys_of(stream.privacy for stream in self.streams)
+        return (self.base_url, *(self.auth.requirements if self.auth else ()), *keys)
 
     def extract(self, stream: Stream, request: ExtractRequest, connections: Connections) -> Extraction:
         """Start reading; see `connectors.model.Source.extract`."""
         rest = self._own(stream)
-        client = self._client(connections)
+        client = self._client(connections, rest)
         chunks = _chunks(client, rest, _bounds(rest, request))
         return Extraction(rest.format.landing_format, chunks, requests=lambda: client.requests)
 
@@ -101,7 +103,7 @@ class RestSource:
         is deleted. It is taken for deleted then, until the next comparison finds it again.
         """
         rest = self._own(stream)
-        chunks = _chunks(self._client(connections), rest, ())
+        chunks = _chunks(self._client(connections, rest), rest, ())
         return Extraction(rest.format.landing_format, only_keys(chunks, rest.format, rest.primary_key))
 
     def _own(self, stream: Stream) -> RestStream:
@@ -109,7 +111,7 @@ class RestSource:
             raise TypeError(f"{self.name} reads RestStream, not {type(stream).__name__}")
         return stream
 
-    def _client(self, connections: Connections) -> HttpClient:
+    def _client(self, connections: Connections, stream: RestStream) -> HttpClient:
         return HttpClient(
             connections.setting(self.base_url),
             credentials=self.auth.credentials(connections) if self.auth else None,
@@ -118,6 +120,7 @@ class RestSource:
             allowed_origins=self.allowed_origins,
             allow_private_addresses=self.allow_private_addresses,
             transport=self.transport,
+            quotes=stream.quotes,
         )
 
 

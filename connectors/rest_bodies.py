@@ -63,6 +63,8 @@ class Bodies:
     """To what is there only when the request failed, whatever the status."""
     final_newline: bool = True
     """Whether a CSV body ends with a line break, so that one without has broken off."""
+    quotes: bool = True
+    """Whether messages may show how a body begins: not where something in it is private."""
 
     def page(self, answer: Answer, members: bytes = b"") -> Page:
         """An answer, its records not yet taken out of it: where the next page is can be asked first.
@@ -78,7 +80,7 @@ class Bodies:
             said = bytes(raw)
             if said not in (b"[]", b"{}", b"false", b'""'):
                 raise MalformedResponseError(
-                    f"A body of {self.label} reports errors: {beginning(said, 300)}",
+                    f"A body of {self.label} reports errors: {self.beginning(said, 300)}",
                     remedy="Correct the stream's query or parameters; nothing of the answer was landed.",
                 )
         return page
@@ -86,14 +88,15 @@ class Bodies:
     def refusal(self, what: str, body: bytes) -> HeadwaterError:
         """The error for a body that is not the stream's data."""
         return MalformedResponseError(
-            f"A body of {self.label} {what}; it begins: {beginning(body, 80)}",
+            f"A body of {self.label} {what}; it begins: {self.beginning(body, 80)}",
             remedy="Check the stream's path, records and format against the source's manual.",
         )
 
-
-def beginning(data: bytes, length: int) -> str:
-    """The first bytes, on one line, for a message."""
-    return " ".join(data[:length].decode("utf-8", "replace").split())
+    def beginning(self, data: bytes, length: int) -> str:
+        """The first bytes, on one line, for a message."""
+        if not self.quotes:
+            return f"({len(data):,} bytes, left out: they may hold private values)"
+        return " ".join(data[:length].decode("utf-8", "replace").split())
 
 
 class Page:
@@ -291,7 +294,8 @@ class Joined:
             return Chunk(page.head + b"\n" + page.lines, page.rows)
         if page.head not in (self._head, b""):
             raise self._bodies.refusal(
-                f"has another header than the first page, which had {beginning(self._head, 80)}", page.answer.body
+                f"has another header than the first page, which had {self._bodies.beginning(self._head, 80)}",
+                page.answer.body,
             )
         return Chunk(page.lines, page.rows)
 

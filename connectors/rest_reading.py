@@ -61,7 +61,7 @@ class _Reading:
         self._bodies: Bodies = stream.bodies
         self._bounds = bounds
         self._parent = parent
-        self._circle = _CircleGuard(stream.path)
+        self._circle = _CircleGuard(stream.path, quotes=stream.quotes)
         self._repetition = _RepetitionGuard(stream.path)
 
     def fetch(self, ask: Ask) -> Page:
@@ -201,8 +201,9 @@ def _of_parent(
 class _CircleGuard:
     """Notices pages that lead back to one that was there before, in memory for one (R. Brent's way)."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, quotes: bool = True) -> None:
         self._path = path
+        self._quotes = quotes
         self._kept: Ask | None = None
         self._steps = 0
         self._room = 1
@@ -215,7 +216,8 @@ class _CircleGuard:
         """
         if ask == self._kept:
             # Not the link's parameters: a source may repeat our key in them.
-            what = "a link" if ask.url is not None else dict(ask.parameters)
+            shown = ", ".join(ask.parameters) if not self._quotes else dict(ask.parameters)
+            what = "a link" if ask.url is not None else shown
             raise MalformedResponseError(
                 f"The pages of {self._path} go in a circle: {what} came twice.",
                 remedy="Check the stream's pages against the source's manual.",

@@ -19,6 +19,7 @@ from connectors.http import Request
 from connectors.json_path import Path, parse_path, placed, single_path
 from connectors.model import Stream
 from connectors.pages import Ask, CountedPages, Pages, Value
+from connectors.privacy import folded, paths
 from connectors.rest_bodies import Bodies, BodyFormat
 from connectors.rest_bounds import InstantFormat, Instants
 
@@ -105,7 +106,13 @@ class RestStream(Stream):
     def __post_init__(self) -> None:
         # Slotted dataclasses are made anew by the decorator, so a bare super() would name the discarded class.
         Stream.__post_init__(self)
-        for found in (self._wrong_bounds(), self._wrong_bodies(), self._wrong_pages(), self._wrong_parent()):
+        for found in (
+            self._wrong_bounds(),
+            self._wrong_bodies(),
+            self._wrong_pages(),
+            self._wrong_parent(),
+            self._wrong_privacy(),
+        ):
             if found is not None:
                 what, remedy = found
                 raise ConfigurationError(f"Stream `{self.name}` {what}", remedy=remedy)
@@ -212,6 +219,34 @@ class RestStream(Stream):
             return "is asked by its own cursor for each parent, and the cursor has no lag.", remedy
         return None
 
+    def _wrong_privacy(self) -> tuple[str, str] | None:
+        if self.parent is None:
+            return None
+        private = {path[0]: treatment for path, treatment in paths(self.parent.stream.privacy)}
+        for names in self.named_fields.values():
+            if folded(str(names[0])) in private:
+                return (
+                    f"asks with `{names[0]}`, which its parent is to keep private: addresses are in messages and logs.",
+                    "Ask with another field of the parent, or leave its treatment out.",
+                )
+        own = {path[0] for path, _ in paths(self.privacy)}
+        for name, field_of_parent in self.parent.fields.items():
+            if folded(str(single_path(field_of_parent)[0])) in private and folded(name) not in own:
+                return (
+                    f"gets `{name}` from its parent, which is to keep it private.",
+                    f"Say in the child's own privacy what becomes of `{name}`.",
+                )
+        return None
+
+    @property
+    def has_documents(self) -> bool:
+        return self.format is not BodyFormat.CSV
+
+    @property
+    def quotes(self) -> bool:
+        """Whether messages may show what the source sent."""
+        return not self.privacy and (self.parent is None or self.parent.stream.quotes)
+
     @property
     def failure(self) -> str | None:
         """Where a body says that the request failed."""
@@ -227,6 +262,7 @@ class RestStream(Stream):
             self.single,
             single_path(self.failure) if self.failure is not None else None,
             self.final_newline,
+            self.quotes,
         )
 
     def request(self, bounds: Mapping[str, Value], ask: Ask, of: Mapping[str, Value] | None = None) -> Request:

@@ -29,6 +29,7 @@ from connectors.model import (
     check_source,
 )
 from connectors.mysql_position import look_up_position
+from connectors.privacy import Dropped, keys_of, missing, of_column
 from connectors.sql_connection import connect, snapshot, translated_errors
 from connectors.sql_ranges import wanted
 from connectors.sql_types import MYSQL, SqlColumn, read_columns
@@ -76,7 +77,7 @@ class SqlSource:
 
     @property
     def requirements(self) -> tuple[Requirement, ...]:
-        return (self.database,)
+        return (self.database, *keys_of(stream.privacy for stream in self.streams))
 
     def extract(self, stream: Stream, request: ExtractRequest, connections: Connections) -> Extraction:
         """Start reading; see `connectors.model.Source.extract`."""
@@ -106,6 +107,7 @@ class SqlSource:
             try:
                 columns = read_columns(connection, stream.table_name, stream.schema, stream.columns)
                 _check_columns(stream, columns)
+                columns = [each for each in columns if not isinstance(of_column(stream.privacy, each.name), Dropped)]
             except BaseException:
                 connection.close()
                 raise
@@ -172,7 +174,7 @@ class _Reading:
         return Extraction(LandingFormat.JSONL, self._chunks(statement, columns), typed, position, landing)
 
     def _chunks(self, statement: sa.Select[Any], columns: list[SqlColumn]) -> Iterator[Chunk]:
-        with translated_errors(self.url), snapshot(self.connection):
+        with translated_errors(self.url, quotes=not self.stream.privacy), snapshot(self.connection):
             # A buffer of one: each fetch asks the driver for as many rows as it says.
             result = self.connection.execution_options(stream_results=True, max_row_buffer=1).execute(statement)
             yield from _encoded(result, columns)
@@ -201,9 +203,9 @@ def _check_columns(stream: SqlStream, columns: list[SqlColumn]) -> None:
         *filter(None, [stream.event_time]),
         *stream.columns,
     }
-    if missing := sorted(needed - names):
+    if lacking := sorted([*needed - names, *missing(stream.privacy, names)]):
         raise ConfigurationError(
-            f"{stream.table_name} has no column {', '.join(missing)}; it has {', '.join(sorted(names))}.",
-            remedy="Correct the stream's primary_key, cursor, event_time or columns.",
+            f"{stream.table_name} has no column {', '.join(lacking)}; it has {', '.join(sorted(names))}.",
+            remedy="Correct the stream's primary_key, cursor, event_time, columns or privacy.",
             stream=stream.name,
         )

@@ -148,8 +148,11 @@ _REFUSALS = {
 
 
 @contextmanager
-def translated_errors(url: URL) -> Iterator[None]:
-    """Turns what SQLAlchemy and drivers raise into our errors. No message holds a password, nor a value of a row.
+def translated_errors(url: URL, *, quotes: bool = True) -> Iterator[None]:
+    """Turns what SQLAlchemy and drivers raise into our errors. No message holds a password, nor a statement's values.
+
+    Args:
+        quotes: whether the database's own words may be shown: a view that casts a text says which it cannot.
 
     Raises:
         ConfigurationError: no such dialect, driver, database, table or column, or no right to it.
@@ -186,31 +189,32 @@ def translated_errors(url: URL) -> Iterator[None]:
             remedy="Mend it there, or read a view that leaves it out.",
         ) from error
     except (exc.SQLAlchemyError, RuntimeError) as error:
-        raise _translated(url, error) from error
+        raise _translated(url, error, quotes=quotes) from (error if quotes else None)
 
 
-def _translated(url: URL, error: Exception) -> HeadwaterError:
+def _translated(url: URL, error: Exception, *, quotes: bool) -> HeadwaterError:
     cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
     number = cause.args[0] if cause.args and isinstance(cause.args[0], int) else None
     # pymysql raises a number and a text, others a text alone.
     text = " ".join(str(cause.args[1] if number is not None and len(cause.args) > 1 else cause).split())
+    said = text if quotes else f"{number or type(cause).__name__}; its words may hold private values, and are left out"
     if (remedy := _MYSQL_REFUSALS.get(number or 0)) is not None:
-        return ConfigurationError(f"{address(url)} refused: {text}", remedy=remedy)
+        return ConfigurationError(f"{address(url)} refused: {said}", remedy=remedy)
     for part, advice in _REFUSALS.items():
         if part in text:
-            return ConfigurationError(f"{address(url)} refused: {text}", remedy=advice)
+            return ConfigurationError(f"{address(url)} refused: {said}", remedy=advice)
     if "malformed" in text:
         return MalformedResponseError(
-            f"{address(url)} is damaged: {text}.", remedy="Restore it, or mend it with the database's own tools."
+            f"{address(url)} is damaged: {said}.", remedy="Restore it, or mend it with the database's own tools."
         )
     if isinstance(error, exc.DBAPIError) and not isinstance(
         error, exc.OperationalError | exc.InterfaceError | exc.InternalError
     ):
         return ConfigurationError(
-            f"{address(url)} did not understand what it was asked: {text}",
+            f"{address(url)} did not understand what it was asked: {said}",
             remedy="If the table has changed meanwhile, run again; otherwise look at its definition.",
         )
     return SourceUnavailableError(
-        f"{address(url)} cannot be reached, or broke off: {text}",
+        f"{address(url)} cannot be reached, or broke off: {said}",
         remedy="It is retried; check that the database runs and that its address is right.",
     )

@@ -1,4 +1,4 @@
-"""Landing: what a load read, untouched, as immutable objects that raw can be rebuilt from.
+"""Landing: what a load read, untouched but for what is private, as immutable objects that raw can be rebuilt from.
 
 Layout::
 
@@ -18,7 +18,7 @@ import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -38,6 +38,7 @@ from connectors.destinations.encodings import Encoder, Encoding, file_chunks, re
 from connectors.errors import DestinationUnavailableError, LandingCorruptError
 from connectors.model import Chunk, Column, FileVersion, LandingFormat, SourcePosition
 from connectors.object_store import local_folder, open_store
+from connectors.privacy import Treatment
 
 MANIFEST = "manifest.json"
 _PART_BYTES = 64 << 20
@@ -99,6 +100,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     landed_at: datetime
     position: SourcePosition | None = None
     """How far the read got, where the source can tell."""
+    privacy: dict[str, str] = {}
+    """What became of private fields before they landed, as the stream's definition then had it: `hashed`, `dropped` or
+    `masked`. Where any is hashed or dropped, files are not as their source wrote them."""
 
     @property
     def source_columns(self) -> tuple[Column, ...]:
@@ -365,6 +369,7 @@ class LandingWriter:
         cursor_to: str | None,
         position: SourcePosition | None = None,
         kind: str = "rows",
+        privacy: Mapping[str, Treatment] = {},
     ) -> Manifest:
         """Close the last object and write the manifest.
 
@@ -398,6 +403,7 @@ class LandingWriter:
                 objects=self._objects,
                 landed_at=datetime.now(UTC),
                 position=position,
+                privacy={field: treatment.word for field, treatment in privacy.items()},
             ),
         )
 

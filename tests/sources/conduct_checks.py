@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import gc
-import logging
 import threading
 import time
 import traceback
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import psutil
-import zstandard
 from sqlalchemy.engine import URL
 
 from connectors.connections import (
@@ -32,7 +28,9 @@ from connectors.connections import (
 from connectors.errors import ConfigurationError, HeadwaterError, SourceUnavailableError
 from connectors.ingest import ingest
 from connectors.model import ExtractRequest, Stream
+from connectors.privacy import Masked
 from tests.sources.case import Case
+from tests.telling import heard, landing_telling, tables_telling
 
 _SHORTEST_SECRET = 8
 PATIENCE_SECONDS = 5.0
@@ -97,7 +95,7 @@ def nothing_secret_is_told(case: Case) -> None:
     for secret in case.secrets:
         assert len(secret) >= _SHORTEST_SECRET, f"{case}: a secret of the stand-in is too short to be looked for."
     written = {form for secret in case.secrets for form in (secret, quote(secret), b64encode(secret.encode()).decode())}
-    with _heard() as said:
+    with heard() as said:
         case.read(ExtractRequest())
         case.load(full_refresh=True)
         stream, changes = _astray(case)
@@ -108,15 +106,30 @@ def nothing_secret_is_told(case: Case) -> None:
     said += [repr(case.source), repr(case.stream), repr(case.connections())]
     for text in said:
         assert not any(form in text for form in written), f"{case} tells a secret, where it says: {text[:200]}…"
-    for path, content in _landed(case.landing):
-        assert not any(form.encode() in content for form in written), f"{case} lands a secret, in {path.name}."
-    patterns = ["%" + form.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%" for form in written]
-    for (table,) in case.warehouse.query(
-        "select format('%I.%I', schemaname, tablename) from pg_tables"
-        " where schemaname not in ('pg_catalog', 'information_schema')"
-    ):
-        found = case.warehouse.query(f"select from {table} t where t::text like any(%s) limit 1", [patterns])
-        assert not found, f"{case} writes a secret into {table}."
+    where = [*landing_telling(case.landing, written), *tables_telling(case.warehouse, written)]
+    assert not where, f"{case} writes a secret into {where[0]}."
+
+
+def nothing_private_is_told(case: Case) -> None:
+    """No value that is to be hashed or dropped is in a log, the landing, the warehouse, or what is said of trouble."""
+    private = [field for field, treatment in case.stream.privacy.items() if not isinstance(treatment, Masked)]
+    values = case.stand_in.private.get(case.stream.name, ())
+    assert bool(private) == bool(values), (
+        f"{case} has {', '.join(private) or 'nothing'} to keep private, and its stand-in names the values "
+        f"{', '.join(values) or 'of nothing'} in `private`."
+    )
+    if not private:
+        return
+    with heard() as said:
+        case.load(full_refresh=True)
+        stream, changes = _astray(case)
+        for trouble, of in ((case.stand_in.down, None), (changes, stream)):
+            error = _failure(case, case.connections(trouble), of)
+            said.append("".join(traceback.format_exception(error)))
+    for text in said:
+        assert not any(value in text for value in values), f"{case} tells a private value, where it says: {text[:200]}…"
+    where = [*landing_telling(case.landing, values), *tables_telling(case.warehouse, values)]
+    assert not where, f"{case} writes a private value into {where[0]}."
 
 
 def _failure(case: Case, connections: Connections, stream: Stream | None = None) -> HeadwaterError:
@@ -192,35 +205,6 @@ def _held() -> set[str]:
     return threads | sockets | {f"file {each.path} ({each.fd})" for each in process.open_files()}
 
 
-@contextmanager
-def _heard() -> Iterator[list[str]]:
-    """All that is logged meanwhile, by anyone, at any level."""
-    said: list[str] = []
-
-    class Ear(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            said.append(logging.Formatter().format(record))
-
-    root, ear = logging.getLogger(), Ear()
-    level = root.level
-    root.addHandler(ear)
-    root.setLevel(logging.DEBUG)
-    try:
-        yield said
-    finally:
-        root.setLevel(level)
-        root.removeHandler(ear)
-
-
-def _landed(folder: Path) -> Iterator[tuple[Path, bytes]]:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            content = path.read_bytes()
-            if path.suffix == ".zst":
-                content = zstandard.ZstdDecompressor().decompressobj().decompress(content)
-            yield path, content
-
-
 CONDUCT_CHECKS: tuple[Callable[[Case], None], ...] = (
     a_system_that_is_down_is_unavailable,
     wrong_credentials_are_a_configuration_error,
@@ -229,4 +213,5 @@ CONDUCT_CHECKS: tuple[Callable[[Case], None], ...] = (
     only_what_is_required_is_asked_for,
     nothing_is_held_after_a_read_is_given_up,
     nothing_secret_is_told,
+    nothing_private_is_told,
 )

@@ -35,6 +35,8 @@ class StandIn:
     """Variables in whose place the others point to a system that does not answer."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Likewise with credentials that are wrong; empty where there are none."""
+    private: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By stream, values of its rows that are hashed or dropped, each so odd that it is found wherever it is."""
 
 
 Start = Callable[[Server, Path], AbstractContextManager[StandIn]]

@@ -17,6 +17,7 @@ import pytest
 from connectors.connections import Connections, Requirement, Secret, Setting
 from connectors.errors import ConfigurationError, NotFoundError, SourceUnavailableError
 from connectors.model import Chunk, Cursor, Deletes, Extraction, ExtractRequest, LandingFormat, Stream, check_window
+from connectors.privacy import Dropped, Hashed
 from tests.conftest import Server, Warehouse, empty_warehouse
 from tests.sources import conduct_checks
 from tests.sources.case import Case
@@ -25,6 +26,7 @@ from tests.sources.conduct_checks import (
     a_missing_setting_is_named,
     a_system_that_is_down_is_unavailable,
     nothing_is_held_after_a_read_is_given_up,
+    nothing_private_is_told,
     nothing_secret_is_told,
     only_what_is_required_is_asked_for,
     what_does_not_exist_is_a_configuration_error,
@@ -55,13 +57,18 @@ class ThingStream(Stream):
 
     path: str = "/things"
 
+    @property
+    def has_documents(self) -> bool:
+        return True
+
 
 class Register:
     """A source that keeps every promise: twenty things, a day between them, ten at a time."""
 
     where: ClassVar[Setting] = Setting("register_url")
     key: ClassVar[Secret] = Secret("register_key")
-    requirements: tuple[Requirement, ...] = (where, key)
+    owners_key: ClassVar[Secret] = Secret("register_owners_key")
+    requirements: tuple[Requirement, ...] = (where, key, owners_key)
     definition: ClassVar[dict[str, Any]] = {}
 
     def __init__(self) -> None:
@@ -73,6 +80,7 @@ class Register:
             "event_time": "at",
             "columns": {"at": "timestamptz", "changed_at": "timestamptz"},
             "deletes": Deletes(),
+            "privacy": {"owner": Hashed(self.owners_key), "address.phone": Dropped()},
             **self.definition,
         }
         self.streams = (ThingStream(**definition),)
@@ -82,10 +90,16 @@ class Register:
     def right_key(self) -> str:
         return f"key-of-{self.name}"
 
+    @property
+    def private(self) -> tuple[str, str]:
+        return f"owner-of-{self.name}", f"phone-of-{self.name}"
+
     def things(self) -> Rows:
         start = datetime(2024, 3, 1, tzinfo=UTC)
         times = [(start + timedelta(days=number)).isoformat() for number in range(20)]
-        return [{"id": number, "at": at, "changed_at": at} for number, at in enumerate(times)]
+        owner, phone = self.private
+        rest = {"owner": owner, "address": {"phone": phone}}
+        return [{"id": number, "at": at, "changed_at": at, **rest} for number, at in enumerate(times)]
 
     def extract(self, stream: Stream, request: ExtractRequest, connections: Connections) -> Extraction:
         self.enter(stream, connections)
@@ -256,7 +270,7 @@ class MakesDoWithoutAKey(Register):
 
 
 class AsksForMore(Register):
-    requirements = (Register.where,)
+    requirements = (Register.where, Register.owners_key)
 
 
 class LeavesAFileOpen(Register):
@@ -304,6 +318,26 @@ class LandsTheKey(Register):
         return [{**each, "next": f"/things?key={self.right_key}"} for each in super().things()]
 
 
+class TellsAnOwnerInAnError(Register):
+    def trouble(self, what: str, key: str) -> Exception:
+        return super().trouble(f"{what}, not even {self.private[0]}", key)
+
+
+class LogsAPhone(Register):
+    def chunks(self, things: Rows) -> Iterator[Chunk]:
+        logging.getLogger(__name__).debug("The first is %s", things[0])
+        yield from super().chunks(things)
+
+
+class HasAnOwnerElsewhere(Register):
+    def things(self) -> Rows:
+        return [{**each, "note": f"ask {self.private[0]}"} for each in super().things()]
+
+
+class KeepsNothingPrivate(Register):
+    definition: ClassVar[dict[str, Any]] = {"privacy": {}}
+
+
 WRONG: list[tuple[Callable[[Case], None], type[Register], str]] = [
     (every_row_is_read, LosesTheLast, "20 rows, and 19 were read"),
     (every_row_is_read, RepeatsOne, "20 rows, and 21 were read"),
@@ -335,7 +369,11 @@ WRONG: list[tuple[Callable[[Case], None], type[Register], str]] = [
     (nothing_secret_is_told, TellsTheKeyInTheCauseOfAnError, "tells a secret"),
     (nothing_secret_is_told, LogsTheKey, "tells a secret, where it says: Authorization"),
     (nothing_secret_is_told, ShowsTheKey, "tells a secret, where it says: Register"),
-    (nothing_secret_is_told, LandsTheKey, "lands a secret"),
+    (nothing_secret_is_told, LandsTheKey, "writes a secret into a1-"),
+    (nothing_private_is_told, TellsAnOwnerInAnError, "tells a private value"),
+    (nothing_private_is_told, LogsAPhone, "tells a private value, where it says: The first is"),
+    (nothing_private_is_told, HasAnOwnerElsewhere, "writes a private value into a1-"),
+    (nothing_private_is_told, KeepsNothingPrivate, "has nothing to keep private"),
 ]
 
 
@@ -352,10 +390,15 @@ def landing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def case_of(register: Register, warehouse: Warehouse, landing: Path) -> Case:
     stand_in = StandIn(
-        variables={"HEADWATER_REGISTER_URL": "here", "HEADWATER_REGISTER_KEY": register.right_key},
+        variables={
+            "HEADWATER_REGISTER_URL": "here",
+            "HEADWATER_REGISTER_KEY": register.right_key,
+            "HEADWATER_REGISTER_OWNERS_KEY": "what owners are hashed with",
+        },
         rows={"things": 20},
         down={"HEADWATER_REGISTER_URL": "nobody"},
         refused={"HEADWATER_REGISTER_KEY": f"not-the-{register.right_key}"},
+        private={"things": register.private},
     )
     return Case(register, register.streams[0], stand_in, warehouse, landing)
 

@@ -24,11 +24,12 @@ from connectors.destinations.warehouse.raw_table import fill_factor, raw_columns
 from connectors.destinations.warehouse.records import RecordParser, Rejected, escaped
 from connectors.destinations.warehouse.whole_chunks import NULL, TEXT, WholeChunk
 from connectors.destinations.warehouse.windows import WindowColumn
-from connectors.errors import LandingCorruptError, MalformedResponseError, WindowError
+from connectors.errors import DataError, LandingCorruptError, MalformedResponseError, WindowError
 from connectors.failpoints import reach
 from connectors.file_formats import FileStream, OnBadFile
 from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER
 from connectors.model import Chunk, Column, FileVersion, LandingFormat, Stream, Window
+from connectors.privacy import Masked, untreated
 
 SEGMENT_BYTES = 32 << 20
 """Bytes after which what was copied is committed, so that no transaction stays open for as long as a source sends."""
@@ -63,6 +64,7 @@ class AttemptTable:
         self.name = sql.Identifier(LOADING, self.relation)
         self._is_binary = record_format is LandingFormat.PGCOPY
         self._typed = tuple(columns)
+        self._is_masked = any(isinstance(treatment, Masked) for treatment in stream.privacy.values())
         self._json_columns = _json_columns(connection, source, stream)
         self._parser = parser_of(stream, record_format, self._typed, self._json_columns)
         self._sets_bad_files_aside = isinstance(stream, FileStream) and stream.on_bad_file is OnBadFile.QUARANTINE
@@ -312,7 +314,10 @@ class AttemptTable:
         return rows + 1 - self.rows
 
     def _rejected(self, record: Rejected) -> bytes:
-        return b"\t".join([escaped(record.reason, ""), escaped(record.payload, ""), *[NULL] * len(self._columns)])
+        payload = record.payload
+        if self._is_masked:
+            payload = f"withheld, {len(payload.encode()):,} bytes: the stream has masked fields"
+        return b"\t".join([escaped(record.reason, ""), escaped(payload, ""), *[NULL] * len(self._columns)])
 
     def _write_parsed(self, chunk: Chunk, parser: RecordParser) -> int:
         """Rows of text. A rejected record is a row too, with no values but the reason and what it was."""
@@ -418,7 +423,14 @@ class AttemptTable:
 
         Raises:
             LandingCorruptError: an object is missing or altered, or the rows are not as many as the manifest says.
+            DataError: it landed before something in it became private, so it is not to be loaded.
         """
+        if fields := untreated(self._stream.privacy, manifest.privacy):
+            word = self._stream.privacy[fields[0]].word
+            raise DataError(
+                f"Load {manifest.load_id} landed before `{fields[0]}` was to be {word}: its values would be in raw.",
+                remedy="docs/privacy.md says how to begin anew with a stream that has become private.",
+            )
         files: dict[str, FileVersion] = {}
         for chunk in landing.read(manifest):
             self.write(chunk)

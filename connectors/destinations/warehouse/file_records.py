@@ -48,24 +48,28 @@ def parser_of(
         types = {field.name: field.type for field in typed}
         return JsonLines(json_columns, types, open_columns={column_name(field) for field in stream.columns})
     if record_format is LandingFormat.CSV and not typed:
-        # An API's, which is like a file's that says nothing of itself.
-        return CsvRecords(CsvStream(name=stream.name, write=WriteDisposition.APPEND, pattern="*", nulls=stream.nulls))
+        return CsvRecords(csv_of_api(stream))
     return None
+
+
+def csv_of_api(stream: Stream) -> CsvStream:
+    """An API's CSV, which is like a file's that says nothing of itself."""
+    return CsvStream(name=stream.name, write=WriteDisposition.APPEND, pattern="*", nulls=stream.nulls)
 
 
 def _file_parser(stream: FileStream, json_columns: Collection[str]) -> RecordParser:
     if isinstance(stream, CsvStream):
         return CsvRecords(stream)
     if isinstance(stream, JsonLinesStream):
-        return FileDocuments(JsonLines(json_columns), _Lines)
+        return FileDocuments(JsonLines(json_columns), Lines)
     if isinstance(stream, JsonStream):
-        return FileDocuments(JsonLines(json_columns), lambda: _Array(stream.path))
+        return FileDocuments(JsonLines(json_columns), lambda: Array(stream.path))
     if isinstance(stream, ParquetStream):
         return ParquetRecords(stream)
     raise TypeError(f"no parser is known for {type(stream).__name__}")
 
 
-class _Splitter(Protocol):
+class Splitter(Protocol):
     """Makes lines, each a record, of a file's bytes."""
 
     def feed(self, data: bytes, *, is_last: bool) -> bytes:
@@ -80,7 +84,7 @@ class _Splitter(Protocol):
 class FileDocuments:
     """Documents in files, as `JsonLines` takes them."""
 
-    def __init__(self, lines: JsonLines, splitter: Callable[[], _Splitter]) -> None:
+    def __init__(self, lines: JsonLines, splitter: Callable[[], Splitter]) -> None:
         self._lines = lines
         self._new_splitter = splitter
         self._splitter = splitter()
@@ -120,7 +124,7 @@ class FileDocuments:
         self._lines.unlearn(learned)
 
 
-class _Lines:
+class Lines:
     """Lines are records already, but for the last."""
 
     def __init__(self) -> None:
@@ -157,7 +161,7 @@ class _Lines:
             raise ValueError(CUT_OFF) from None
 
 
-class _Array:
+class Array:
     """The records of a list in a document."""
 
     def __init__(self, path: list[str]) -> None:

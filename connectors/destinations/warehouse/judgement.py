@@ -8,10 +8,11 @@ import psycopg
 from psycopg import sql
 
 from connectors.destinations.warehouse.attempt import AttemptTable
-from connectors.destinations.warehouse.columns import PAYLOAD, REJECTED, Kind, needs_check, widens
+from connectors.destinations.warehouse.columns import PAYLOAD, REJECTED, Kind, column_name, needs_check, widens
 from connectors.destinations.warehouse.exactness import unfit
 from connectors.destinations.warehouse.raw_table import RawTable, type_name
 from connectors.model import SchemaContract
+from connectors.privacy import MASK, folded
 
 _JSON_NUMBERS = ("bigint", "numeric")
 """The types that numbers of documents get by themselves."""
@@ -25,6 +26,7 @@ class Judgement:
             null (None: nothing).
         incoming: the type that each column of the load asks for.
         types: raw's types.
+        masked: the fields whose values are not to be shown in quarantine.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Judgement:
         relied_on: Mapping[str, str | None],
         incoming: Mapping[str, str],
         types: Mapping[str, str],
+        masked: Iterable[str] = (),
     ) -> None:
         self._connection = connection
         self._attempt = attempt
@@ -45,6 +48,7 @@ class Judgement:
         self._relied_on = relied_on
         self._incoming = incoming
         self._types = types
+        self._masked = {folded(column_name(field)) for field in masked}
         self._declared = table.declared_types()
 
     def run(self, columns: Iterable[str], lacking: Iterable[str]) -> int:
@@ -125,9 +129,16 @@ class Judgement:
                 rejected=sql.Identifier(REJECTED),
                 payload=sql.Identifier(PAYLOAD),
                 case=case,
-                columns=sql.SQL(", ").join(map(sql.Identifier, self._attempt.columns)),
+                columns=sql.SQL(", ").join(map(self._shown, self._attempt.columns)),
             )
         ).rowcount  # fmt: skip
+
+    def _shown(self, name: str) -> sql.Composable:
+        """A column as it is in quarantine."""
+        column = sql.Identifier(name)
+        if folded(name) not in self._masked:
+            return column
+        return sql.SQL("case when {0} is not null then {1} end as {0}").format(column, sql.Literal(MASK))
 
     def _discard(self, doubtful: Mapping[str, sql.Composed], lacking: list[str]) -> None:
         """Count the values that raw will not have, and take those out that it has a column for."""

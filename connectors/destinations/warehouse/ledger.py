@@ -375,6 +375,16 @@ def mark_landed(
     )
 
 
+def first_manifest(connection: psycopg.Connection, source: str, stream: str) -> str | None:
+    """The key of the manifest of the stream's first load that is in raw."""
+    row = connection.execute(
+        "select manifest_key from ops.loads where source = %s and stream = %s and status = 'loaded'"
+        " and manifest_key is not null order by started_at limit 1",
+        [source, stream],
+    ).fetchone()
+    return row[0] if row else None
+
+
 def abandon(connection: psycopg.Connection, load_id: UUID, manifest_key: str, message: str) -> None:
     """Give up a load that has landed and cannot be loaded; its range is extracted anew, as another load."""
     connection.execute(

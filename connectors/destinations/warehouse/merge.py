@@ -26,6 +26,7 @@ from connectors.destinations.warehouse.replayed import ReplayedRows
 from connectors.destinations.warehouse.typed_documents import UnfitError
 from connectors.destinations.warehouse.windows import WindowChange, WindowColumn, counted
 from connectors.model import WriteDisposition
+from connectors.privacy import masked_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,7 @@ class Merge:
             relied_on=self._relied_on,
             incoming=incoming,
             types=self.types,
+            masked=masked_fields(self._stream.privacy),
         )
         for name, kind in self._past.discarded.items():
             if kind is not None and name in brought:

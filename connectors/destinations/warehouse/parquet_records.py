@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-_FREE_BYTES = 64 << 20
-"""Bytes that any file may become, however small it is."""
-
 _NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precision")
 
 
@@ -70,11 +67,12 @@ class ParquetRecords:
         import pyarrow as pa
 
         from connectors.arrow_texts import UnknownTypeError
-        from connectors.parquet_rows import opened
+        from connectors.parquet_rows import expands_beyond, opened
 
         try:
             file = opened(aside, page_checksum_verification=True)
-            self._check_size(file.metadata, aside.tell())
+            if expands_beyond(self._stream.max_expansion, file, aside.tell()):
+                raise self._malformed(f"becomes more than {self._stream.max_expansion} times as large as it is")
             columns = self._take_columns(file.schema_arrow)
             for values in _batches(file, aside):
                 yield from self._rows_of(dict(zip(columns, values, strict=True)))
@@ -82,11 +80,6 @@ class ParquetRecords:
             raise self._malformed(f"cannot be read: {error}") from error
         except (pa.ArrowException, OSError) as error:
             raise self._malformed(f"is no Parquet file, or a damaged one: {' '.join(str(error).split())}") from error
-
-    def _check_size(self, metadata: pq.FileMetaData, size: int) -> None:
-        becomes = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
-        if becomes > max(_FREE_BYTES, self._stream.max_expansion * size):
-            raise self._malformed(f"becomes more than {self._stream.max_expansion} times as large as it is")
 
     def _take_columns(self, schema: pa.Schema) -> list[str]:
         """The columns of a file, in its order; where another file typed one differently, the type that holds both."""
