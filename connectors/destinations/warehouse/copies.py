@@ -163,9 +163,7 @@ def set_aside(connection: psycopg.Connection, mart: str, undo: str) -> bool:
         return False
     connection.execute(sql.SQL("drop view if exists {}").format(sql.Identifier(SERVING, mart)))
     connection.execute(sql.SQL("alter table {} set schema {}").format(target, sql.Identifier(UNDO)))
-    connection.execute(
-        sql.SQL("alter table {} rename to {}").format(sql.Identifier(UNDO, mart), sql.Identifier(undo))
-    )
+    connection.execute(sql.SQL("alter table {} rename to {}").format(sql.Identifier(UNDO, mart), sql.Identifier(undo)))
     return True
 
 

@@ -191,7 +191,7 @@ class _Publication:
         """How to publish a mart.
 
         Raises:
-            ConfigurationError: it has no key, a name that is taken, or is not there.
+            ConfigurationError: it has no key, a name that is taken, or is not there (as it should be).
             DataError: its key is not unique, or null.
         """
         if not mart.key:
@@ -208,6 +208,11 @@ class _Publication:
             raise ConfigurationError(
                 f"There is no mart {mart.schema}.{mart.name} that the publisher may read.",
                 remedy="Run the transform first: `prefect deployment run 'transform/nyc'`.",
+            )
+        if missing := [name for name in mart.key if name not in columns]:
+            raise ConfigurationError(
+                f"The mart `{mart.name}` has no column {', '.join(missing)}, which its primary key names.",
+                remedy="Correct the constraint in its yml, or build it with --full-refresh.",
             )
         is_anew = (
             list(column_types(self._connection, PUBLISHED, mart.name).items()) != list(columns.items())
@@ -270,7 +275,9 @@ class _Publication:
         if plan.is_anew:
             before = served.rows if served and served.rows is not None else 0
             was_there = set_aside(connection, mart.name, undo)
-            difference = Difference(create_copy(connection, mart, plan.columns, undo), 0, 0, undo if was_there else None)
+            difference = Difference(
+                create_copy(connection, mart, plan.columns, undo), 0, 0, undo if was_there else None
+            )
             how, total, kept = "anew", difference.inserted, before if was_there else 0
         else:
             difference = synchronise(connection, mart, undo, notes=plan.notes.table if plan.by_notes else None)
@@ -395,9 +402,7 @@ def _check_key(connection: psycopg.Connection, mart: Mart, notes: sql.Identifier
 
 
 def _count(connection: psycopg.Connection, mart: str) -> int:
-    row = connection.execute(
-        sql.SQL("select count(*) from {}").format(sql.Identifier(PUBLISHED, mart))
-    ).fetchone()
+    row = connection.execute(sql.SQL("select count(*) from {}").format(sql.Identifier(PUBLISHED, mart))).fetchone()
     return int(row[0]) if row else 0
 
 

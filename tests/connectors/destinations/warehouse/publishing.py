@@ -52,9 +52,7 @@ def run(
     """Publish, as after a build."""
     marts = marts or ALL
     prepare(warehouse.url("transformer"), marts)
-    return publish(
-        warehouse.url("publisher"), marts, invocation_id="test", verdicts=verdicts, positions=positions
-    )
+    return publish(warehouse.url("publisher"), marts, invocation_id="test", verdicts=verdicts, positions=positions)
 
 
 def content(warehouse: Warehouse, relation: str) -> list[tuple[object, ...]]:
@@ -64,6 +62,8 @@ def content(warehouse: Warehouse, relation: str) -> list[tuple[object, ...]]:
         " where attrelid = to_regclass(%s) and attnum > 0 and not attisdropped",
         [relation],
     )[0][0]
-    return warehouse.query(
-        f"select encode(record_send(row({columns})), 'hex') from {relation} order by 1"
-    ) if columns else []
+    return (
+        warehouse.query(f"select encode(record_send(row({columns})), 'hex') from {relation} order by 1")
+        if columns
+        else []
+    )

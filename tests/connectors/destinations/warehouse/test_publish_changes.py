@@ -54,7 +54,7 @@ OPERATIONS = st.one_of(
             "alter table marts.rows disable trigger user; update marts.rows set amount = 5 where id < 4;"
             " alter table marts.rows enable trigger user",
             "drop trigger if exists headwater_notes_update on marts.rows; update marts.rows set note = 'unseen'",
-            "alter table marts.rows rename to gone; create table marts.rows as select * from gone; drop table gone",
+            "alter table marts.rows rename to gone; create table marts.rows as select * from marts.gone; drop table marts.gone",
             "merge into marts.rows r using (values (3, 'a1')) v (id, part) on r.id = v.id and r.part = v.part"
             " when matched then update set note = 'merged' when not matched then insert (id, part) values (v.id, v.part)",
         ]
@@ -119,7 +119,7 @@ def test_of_an_incremental_mart_only_the_rows_that_were_written_are_looked_at(bu
 @pytest.mark.parametrize(
     "statement",
     [
-        "truncate marts.fct_orders; insert into marts.fct_orders select n, n * 10, 'k' from generate_series(1, 100) n",
+        "truncate marts.fct_orders; insert into marts.fct_orders select n, n * 10, 'k' || n % 3 from generate_series(1, 100) n",
         "alter table marts.fct_orders disable trigger headwater_notes_update;"
         "alter table marts.fct_orders enable always trigger headwater_notes_update",
         "create table marts.other as select * from marts.fct_orders;"
@@ -149,8 +149,8 @@ def test_changes_of_a_transaction_that_is_open_during_a_publish_are_in_the_next(
 
 def test_notes_do_not_break_a_build_that_changes_the_key(built: Warehouse) -> None:
     change(built, "alter table marts.fct_orders rename id to order_id; update marts.fct_orders set total = 1")
-    run(built, ORDERS, SUMS)
-    assert read(built, "select count(*) from serving.fct_orders where total = 1") == [(0,)]  # held back: no such key
+    assert "has no column id" in run(built).held_back["sales"]
+    assert read(built, "select count(*) from serving.fct_orders where total = 1") == [(0,)]
 
 
 def test_notes_that_nobody_publishes_do_not_grow_for_ever(built: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
