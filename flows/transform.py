@@ -1,9 +1,9 @@
 """Transform: dbt builds and tests every layer, then what passed is published.
 
 A node that fails holds back the groups of marts that depend on it; the others are published, and the run fails with the
-reasons. Build and publish are one unit under one lease: a build that began while another was being published would otherwise
-be shown half done. Write mode: models as their configuration says; serving is brought up to date row by row. Rerun
-safety: any time; a group that is held back leaves its readers with the last good generation.
+reasons. Build and publish are one unit under one lease: a build that began while another was being published would
+otherwise be shown half done. Write mode: models as their configuration says; serving is brought up to date row by row.
+Rerun safety: any time; a group that is held back leaves its readers with the last good generation.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Pure functions of the manifest and of the outcomes of one invocation. A mart may be published only if everything that it
 is built from, and every test of that, is known to have succeeded in that invocation: what was skipped, or has left no
-outcome at all, counts against it.
+outcome at all, counts against it. The one exception is a test that was skipped because it also looks at another model,
+which failed and which the mart is not built from.
 """
 
 from __future__ import annotations
@@ -71,7 +72,11 @@ class Graph:
         for name, mart in self._marts.items():
             behind = self.behind(name)
             built = [self._outcome(each, by_id) for each in sorted(behind) if self._leaves_outcome(each)]
-            tested = [self._outcome(each, by_id) for each, targets in tests.items() if not behind.isdisjoint(targets)]
+            tested = [
+                self._outcome(each, by_id)
+                for each, targets in tests.items()
+                if not behind.isdisjoint(targets) and not self._is_excused(each, behind, by_id)
+            ]
             statuses = [outcome.status for outcome in tested]
             verdicts[mart["alias"]] = Verdict(
                 passed=statuses.count("pass"),
@@ -88,6 +93,14 @@ class Graph:
             above = [self.behind(each) for each in node["depends_on"]["nodes"]] if node else []
             self._behind[name] = frozenset({name}).union(*above)
         return self._behind[name]
+
+    def _is_excused(self, test: str, behind: frozenset[str], by_id: Mapping[str, Outcome]) -> bool:
+        """Whether a test was skipped for want of a node that the mart is not built from: nothing is known against it."""
+        return self._outcome(test, by_id).status == "skipped" and any(
+            self._outcome(each, by_id).status not in _GOOD
+            for each in self._nodes[test]["depends_on"]["nodes"]
+            if each not in behind and self._leaves_outcome(each)
+        )
 
     def _mart(self, name: str, node: Mapping[str, Any]) -> Mart:
         behind = self.behind(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,11 +89,8 @@ def build(*, select: str | None = None, full_refresh: bool = False) -> BuildRepo
             ) from error
     # Of the invocation itself: the file run_results.json may be that of another, if this one was cut short.
     results = outcome.result.results if outcome.result is not None else []
-    outcomes = tuple(
-        Outcome(result.node.unique_id, result.node.name, str(result.status), _first_line(result.message))
-        for result in results
-    )
-    failed = tuple(each for each, result in zip(outcomes, results, strict=True) if result.status not in _GOOD)
+    outcomes = outcomes_of(results)
+    failed = tuple(each for each in outcomes if each.status not in _GOOD)
     if not outcome.success and not failed:
         raise ConfigurationError(
             f"dbt did not end well, and no node says why: {outcome.exception or 'it was stopped'}.",
@@ -115,6 +112,16 @@ def build(*, select: str | None = None, full_refresh: bool = False) -> BuildRepo
         len(warned),
         outcomes,
         failed,
+    )
+
+
+def outcomes_of(results: Iterable[Any]) -> tuple[Outcome, ...]:
+    """What became of each node, of the results that an invocation has returned."""
+    return tuple(
+        Outcome(
+            result.node.unique_id, result.node.name, str(result.status), " ".join((result.message or "").split())[:300]
+        )
+        for result in results
     )
 
 
@@ -208,10 +215,6 @@ def _artifact(name: str) -> dict[str, Any]:
             f"dbt left no {name} here.", remedy="Run the transform first: `prefect deployment run 'transform/nyc'`."
         ) from None
     return content
-
-
-def _first_line(message: str | None) -> str:
-    return " ".join((message or "").split())[:300]
 
 
 @contextmanager

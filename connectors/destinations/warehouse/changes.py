@@ -30,7 +30,9 @@ _TRIGGERS = {
 _SMALL_BYTES = 1 << 20
 
 _FINGERPRINT = """
-select c.oid::text, concat_ws(' ', c.oid, pg_relation_filenode(c.oid), n.oid, pg_relation_filenode(n.oid), t.seen, a.seen)
+select
+    c.oid::text,
+    concat_ws(' ', c.oid, pg_relation_filenode(c.oid), n.oid, pg_relation_filenode(n.oid), t.seen, a.seen)
 from pg_catalog.pg_class c
 join pg_catalog.pg_class n on n.relnamespace = 'changes'::regnamespace and n.relname = c.oid::text
 cross join lateral (

@@ -146,11 +146,14 @@ def create_copy(connection: psycopg.Connection, mart: Mart, columns: Mapping[str
             target, sql.SQL(", ").join(definitions), sql.Identifier(f"key_{undo}"), _names(mart.key)
         )
     )
-    return connection.execute(
+    rows = connection.execute(
         sql.SQL("insert into {} ({names}) select {names} from {}").format(
             target, sql.Identifier(mart.schema, mart.name), names=_names(columns)
         )
     ).rowcount
+    # BI and the next publish would otherwise be planned without knowing anything of it.
+    connection.execute(sql.SQL("analyze {}").format(target))
+    return rows
 
 
 def set_aside(connection: psycopg.Connection, mart: str, undo: str) -> bool:

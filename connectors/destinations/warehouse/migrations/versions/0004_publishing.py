@@ -61,7 +61,7 @@ alter table ops.published_marts
 comment on column ops.published_marts.how is
     'rows: those that differed were written; anew: the mart is new, or has a new shape; gone: it is no longer served';
 comment on column ops.published_marts.undo_table is
-    'In schema undo: the rows that were replaced, or (anew, gone) the whole table; null if there was nothing, or no more';
+    'In schema undo: the rows that were replaced, or (anew, gone) the whole table; null: nothing, or it is not kept';
 
 create table ops.published_sources (
     generation bigint not null references ops.publishes,
