@@ -95,7 +95,7 @@ class Graph:
         return self._behind[name]
 
     def _is_excused(self, test: str, behind: frozenset[str], by_id: Mapping[str, Outcome]) -> bool:
-        """Whether a test was skipped for want of a node that the mart is not built from: nothing is known against it."""
+        """Whether a test was skipped for want of a node that the mart is not built from: not its fault."""
         return self._outcome(test, by_id).status == "skipped" and any(
             self._outcome(each, by_id).status not in _GOOD
             for each in self._nodes[test]["depends_on"]["nodes"]

@@ -98,7 +98,7 @@ GOOD = """
 drop schema if exists raw_shop cascade;
 create schema raw_shop;
 create table raw_shop.orders as select n as id, 1 as total, 1 as staff_id, now() as at from generate_series(1, 3) n;
-create table raw_shop.staff as select n as id, 'name ' || n as name, 1 as size, now() as at from generate_series(1, 2) n;
+create table raw_shop.staff as select n as id, 'name ' || n as name, 1 as size from generate_series(1, 2) n;
 grant usage on schema raw_shop to headwater_transformer;
 grant select on all tables in schema raw_shop to headwater_transformer;
 """
