@@ -65,11 +65,8 @@ def check(build: BuildReport, report: PublishReport) -> None:
     """
     consequence = "Nothing was published; readers keep the last good generation."
     if report.generation is not None:
-        consequence = (
-            f"Generation {report.generation} has {_named(report.groups)};"
-            + (f" {_named(report.held_back)} held back: readers keep the last good generation." if report.held_back
-               else " no mart depends on what failed.")
-        )  # fmt: skip
+        kept = f"those of {_named(report.held_back)} keep the last good one" if report.held_back else "no mart needs it"
+        consequence = f"Readers of {_named(report.groups)} have generation {report.generation}; {kept}."
     build.check(consequence)
     if report.held_back:
         why = "; ".join(f"{group}: {reason}" for group, reason in report.held_back.items())

@@ -16,9 +16,10 @@ from connectors.destinations.warehouse.changes import prepare
 from connectors.destinations.warehouse.marts import Feed, PublishReport
 from connectors.destinations.warehouse.publish import publish
 from connectors.destinations.warehouse.windows import UnbuiltWindow
+from connectors.errors import DataError
 from tasks.dbt_graph import Graph, Outcome
-from tasks.publish import shown
-from tasks.transform import outcomes_of
+from tasks.publish import check, shown
+from tasks.transform import BuildReport, outcomes_of
 from tests.conftest import ROLE_PASSWORD, Server, Warehouse, create_warehouse
 
 FILES = {
@@ -197,6 +198,27 @@ def test_a_hook_that_failed_holds_back_everything(shop: Shop) -> None:
     hook = Outcome("operation.shop.shop-on-run-end-0", "shop-on-run-end-0", "error", "out of luck")
     whys = {verdict.why for verdict in graph.judge([*outcomes, hook]).values()}
     assert all("shop-on-run-end-0: out of luck" in why for why in whys)
+
+
+def test_a_run_fails_with_what_failed_and_what_that_means_for_readers() -> None:
+    failed = Outcome("test.shop.unique_id", "unique_id", "fail", "Got 2 results")
+    skipped = Outcome("model.shop.fct_orders", "fct_orders", "skipped")
+    build = BuildReport("test", 3, 1, 0, (failed, skipped), (failed,))
+    nothing = PublishReport(None, (), (), {"sales": "unique_id: Got 2 results"})
+    with pytest.raises(DataError) as of_all:
+        check(build, nothing)
+    assert str(of_all.value).startswith(
+        "1 dbt node failed: unique_id: Got 2 results. 1 that need them were skipped. Nothing was published; readers"
+    )
+    one_group = PublishReport(7, ("people",), (), {"sales": "unique_id: Got 2 results"})
+    with pytest.raises(
+        DataError, match="Readers of `people` have generation 7; those of `sales` keep the last good one"
+    ):
+        check(build, one_group)
+    passed = BuildReport("test", 3, 1, 0, (skipped,))
+    with pytest.raises(DataError, match="The build passed, but not all of it can be served: sales: unique_id"):
+        check(passed, one_group)
+    check(passed, PublishReport(7, ("people", "sales"), (), {}, {"other": "on hold"}))
 
 
 def test_windows_count_as_built_when_no_mart_that_reads_them_was_held_back(shop: Shop) -> None:

@@ -106,7 +106,7 @@ def test_rows_in_quarantine_behind_a_mart_are_counted_until_they_are_replayed(bu
     run(built, *MARTS, positions=reached())
     built.execute(
         """
-        insert into ops.loads (load_id, source, stream, status, attempt) 
+        insert into ops.loads (load_id, source, stream, status, attempt)
         select gen_random_uuid(), 'shop', s, 'landed', 1 from unnest(array['orders', 'rates']) s;
         insert into ops.quarantine (source, stream, load_id, row_in_load, reason, payload)
         select source, stream, load_id, n, 'bad', '{}' from ops.loads, generate_series(1, 3) n;
