@@ -30,19 +30,14 @@ from connectors.destinations.warehouse.copies import (
     set_aside,
     synchronise,
 )
+from connectors.destinations.warehouse.generations import LOCK, forget_generations, forget_old_generations
 from connectors.destinations.warehouse.marts import Mart, MartReport, PublishReport, Verdict
 from connectors.destinations.warehouse.positions import Position
 from connectors.errors import ConfigurationError, DataError, HeadwaterError
 from connectors.failpoints import reach
 
-LOCK = "select pg_advisory_lock(hashtextextended('headwater.publish', 0))"
-"""What publishes and rollbacks take turns by; it goes with the session."""
-
 DATA_STATUS = "data_status"
 """The view in `serving` that says how far each mart can be trusted."""
-
-KEPT_GENERATIONS = 24
-"""How many generations of a group can be taken back. Fewer, if what they replaced has more rows than the group."""
 
 
 def publish(
@@ -155,7 +150,7 @@ class _Publication:
                 "update ops.serving_groups set generation = %s where mart_group = any(%s)", [generation, groups]
             )
             for group in groups:
-                _drop_old(self._connection, group)
+                forget_old_generations(self._connection, group)
             reach("generation-recorded")
         return PublishReport(
             generation, tuple(groups), tuple(reports), held_back, {name: on_hold[name] for name in sorted(on_hold)}
@@ -349,7 +344,7 @@ class _Publication:
             " and not exists (select from ops.serving_marts m where m.mart_group = g.mart_group) returning mart_group"
         ).fetchall()
         for (group,) in empty:
-            _drop_undo_of(self._connection, group, "true")
+            forget_generations(self._connection, group)
 
     def _record(
         self, generation: int, group: str, report: MartReport, how: str, undo_table: str | None, undo_rows: int
@@ -404,53 +399,3 @@ def _check_key(connection: psycopg.Connection, mart: Mart, notes: sql.Identifier
 def _count(connection: psycopg.Connection, mart: str) -> int:
     row = connection.execute(sql.SQL("select count(*) from {}").format(sql.Identifier(PUBLISHED, mart))).fetchone()
     return int(row[0]) if row else 0
-
-
-def _drop_old(connection: psycopg.Connection, group: str) -> None:
-    """Drop what old generations of a group have replaced: those beyond the number that is kept, and those with which
-    it would be more rows than are served. The latest one is always kept."""
-    _drop_undo_of(
-        connection,
-        group,
-        """
-        generation in (
-            select generation from (
-                select generation, row_number() over newest as number, sum(undo_rows) over newest as rows
-                from (
-                    select g.generation, coalesce(sum(m.undo_rows), 0) as undo_rows
-                    from ops.published_groups g
-                    left join ops.published_marts m on m.generation = g.generation and m.mart_group = g.mart_group
-                    where g.mart_group = %(group)s and g.is_undoable
-                    group by g.generation
-                ) of_each
-                window newest as (order by generation desc)
-            ) counted
-            where number > %(kept)s
-               or number > 1 and rows > (select sum(rows) from ops.serving_marts where mart_group = %(group)s)
-        )
-        """,
-    )
-
-
-def _drop_undo_of(connection: psycopg.Connection, group: str, condition: str) -> None:
-    parameters = {"group": group, "kept": KEPT_GENERATIONS}
-    generations = [
-        generation
-        for (generation,) in connection.execute(
-            f"update ops.published_groups set is_undoable = false where mart_group = %(group)s and is_undoable"  # noqa: S608 - conditions of our own
-            f" and {condition} returning generation".encode(),
-            parameters,
-        )
-    ]
-    of_them = {"group": group, "generations": generations}
-    tables = connection.execute(
-        "select undo_table from ops.published_marts where mart_group = %(group)s"
-        " and generation = any(%(generations)s) and undo_table is not null",
-        of_them,
-    ).fetchall()
-    drop_undo(connection, [name for (name,) in tables])
-    connection.execute(
-        "update ops.published_marts set undo_table = null, undo_rows = 0 where mart_group = %(group)s"
-        " and generation = any(%(generations)s)",
-        of_them,
-    )

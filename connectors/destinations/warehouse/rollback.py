@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL
 
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.copies import bring_back, take_back
-from connectors.destinations.warehouse.publish import LOCK
+from connectors.destinations.warehouse.generations import LOCK
 from connectors.errors import ConfigurationError, UnknownNameError
 from connectors.failpoints import reach
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from connectors.destinations.warehouse import publish as publishing
+from connectors.destinations.warehouse import generations
 from connectors.destinations.warehouse.rollback import RolledBack, release, roll_back
 from connectors.errors import ConfigurationError, UnknownNameError
 from tests.conftest import Warehouse
@@ -118,7 +118,7 @@ def test_any_generation_that_is_kept_can_be_had_again(built: Warehouse, seed: in
 
 
 def test_what_is_kept_has_bounds(built: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publishing, "KEPT_GENERATIONS", 3)
+    monkeypatch.setattr(generations, "KEPT_GENERATIONS", 3)
     for number in range(6):
         change(built, f"update marts.fct_orders set total = {number} where id = 1")
         run(built)
@@ -136,7 +136,12 @@ def test_what_is_kept_is_no_second_copy_of_the_data(built: Warehouse) -> None:
         run(built)
     rows = "select sum(undo_rows) from ops.published_marts where mart_group = 'sales'"
     assert built.query(rows) == [(103,)]
-    assert back(built, "sales") == [RolledBack("sales", 5, 4)]
+    change(built, "delete from marts.fct_orders where id > 1")
+    for _ in range(2):
+        run(built)
+    assert built.query(rows) == [(99,)]
+    change(built, "delete from marts.fct_orders")
+    assert back(built, "sales") == [RolledBack("sales", 7, 5)]
 
 
 def test_what_cannot_be_gone_back_to_is_said(built: Warehouse) -> None:
