@@ -1,4 +1,4 @@
-"""Run benchmarks of PostgreSQL, REST and backfills. Takes some minutes, and some gigabytes while it runs."""
+"""Run benchmarks of PostgreSQL, REST, backfills and publishing. It takes minutes, and some gigabytes of disk."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import backfill, postgres, rest
+from bench import backfill, postgres, publish, rest
 from bench.results import Result, keep
 from bench.scene import Scene
 
+_KINDS = ["postgres", "rest", "backfill", "publish"]
 _ROWS = 6_000_000
 _REST_ROWS = 1_000_000
 _FILE = Path(".headwater") / "bench.json"
@@ -18,13 +19,13 @@ _FILE = Path(".headwater") / "bench.json"
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("kinds", nargs="*", metavar="postgres|rest|backfill", default=["postgres", "rest", "backfill"])
+    parser.add_argument("kinds", nargs="*", metavar="|".join(_KINDS), default=_KINDS)
     parser.add_argument("--rows", type=int, default=_ROWS, help="of the large table (default: %(default)s)")
     parser.add_argument(
         "--rest-rows",
         type=int,
         default=_REST_ROWS,
-        help="of the API, and of backfills (default: %(default)s)",
+        help="of the API, of backfills and of publishing (default: %(default)s)",
     )
     parser.add_argument("--rounds", type=int, default=3, help="of each full load, in turns with its limit")
     arguments = parser.parse_args()
@@ -33,6 +34,7 @@ def main() -> None:
             "postgres": lambda: postgres.run(scene, arguments.rows, arguments.rounds),
             "rest": lambda: rest.run(scene, arguments.rest_rows, arguments.rounds),
             "backfill": lambda: backfill.run(scene, arguments.rest_rows, arguments.rounds),
+            "publish": lambda: publish.run(scene, arguments.rest_rows, arguments.rounds),
         }
         if unknown := set(arguments.kinds) - runs.keys():
             parser.error(f"there is no benchmark of {', '.join(sorted(unknown))}")

@@ -81,16 +81,17 @@ class Scene:
 
     def fresh_warehouse(self) -> None:
         self.fresh_database("warehouse", owner="headwater_owner")
-        upgrade(self._warehouse("owner"))
+        upgrade(self.warehouse("owner"))
 
-    def _warehouse(self, role: str) -> URL:
+    def warehouse(self, role: str) -> URL:
+        """The warehouse, as one of its roles."""
         return self.admin.set(username=f"headwater_{role}", password=_PASSWORD, database="warehouse")
 
     @property
     def environment(self) -> dict[str, str]:
         """What a process needs to load from the source database into the warehouse."""
         return {
-            "HEADWATER_WAREHOUSE_LOADER_URL": self._warehouse("loader").render_as_string(hide_password=False),
+            "HEADWATER_WAREHOUSE_LOADER_URL": self.warehouse("loader").render_as_string(hide_password=False),
             "HEADWATER_LANDING_URL": (self.home / "landing").as_uri(),
             "HEADWATER_SOURCE_URL": self.admin.set(database="source").render_as_string(hide_password=False),
         }

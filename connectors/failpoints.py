@@ -30,6 +30,14 @@ FAILPOINTS = (
 )
 """In the order in which a load reaches them."""
 
+PUBLISH_FAILPOINTS = (
+    "publish-begun",
+    "mart-written",
+    "generation-recorded",
+    "generation-served",
+)
+"""In the order in which a publish reaches them; a rollback reaches the last three."""
+
 _name, _, _count = os.environ.get("HEADWATER_FAILPOINT", "").partition(":")
 _reached: Counter[str] = Counter()
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from getpass import getuser
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -26,9 +27,10 @@ from rich.text import Text
 from sqlalchemy.engine import make_url
 
 from connectors.backfill import ROWS_AT_ONCE, BackfillState, backfills, progress, set_state
-from connectors.connections import EnvironmentConnections
+from connectors.connections import Database, EnvironmentConnections
 from connectors.destinations.landing import Landing
 from connectors.destinations.warehouse.migrations import upgrade
+from connectors.destinations.warehouse.rollback import release, roll_back
 from connectors.errors import HeadwaterError
 from connectors.export import ExportFormat, export
 from connectors.ingest import LANDING, WAREHOUSE_LOADER, WAREHOUSE_OWNER, Destination
@@ -46,6 +48,8 @@ from deployments.local.errors import LocalStackError
 from deployments.local.layout import PROJECT_ROOT, default_home
 from deployments.local.stack import LocalStack
 from deployments.scaffold import Kind, NewSource, scaffold
+
+WAREHOUSE_PUBLISHER = Database("warehouse_publisher")
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 backfill_app = typer.Typer(help="Fill windows: plan, run, pause, resume, cancel.", no_args_is_help=True)
@@ -431,6 +435,34 @@ def sweep_command(
         name = f"{report.source}.{report.stream}"
         table.add_row(name, f"{report.objects:,}", f"{report.bytes:,}", Text("\n".join(report.doubts)))
     console.print(table)
+
+
+Group = Annotated[str | None, typer.Option(help="Only this group of marts; all without it.")]
+
+
+@app.command("rollback")
+def rollback_command(
+    group: Group = None,
+    to: Annotated[
+        int | None, typer.Option(help="The generation whose data is to be served; else the one before.")
+    ] = None,
+    why: Annotated[str, typer.Option(help="The trust record says so.")] = "rolled back",
+) -> None:
+    """Serve an earlier generation again, until it is released (HEADWATER_WAREHOUSE_PUBLISHER_URL)."""
+    publisher = EnvironmentConnections().database(WAREHOUSE_PUBLISHER)
+    for each in roll_back(publisher, group=group, to=to, by=getuser(), why=why):
+        console.print(f"{each.group}: generation {each.generation} is served, no longer {each.before}. It is on hold.")
+    console.print("No build moves what is on hold; `headwater release` lets the next one do so.")
+
+
+@app.command("release")
+def release_command(group: Group = None) -> None:
+    """Let the next publish move groups of marts that a rollback has put on hold."""
+    released = release(EnvironmentConnections().database(WAREHOUSE_PUBLISHER), group=group)
+    for name in released:
+        console.print(f"{name} moves with the next publish.")
+    if not released:
+        console.print("Nothing was on hold.")
 
 
 @app.command()

@@ -1,8 +1,9 @@
 """Transform: dbt builds and tests every layer, then what passed is published.
 
-Build and publish are one unit under one lease: a build that began while another was being published would otherwise
-be shown half done. Write mode: models as their configuration says; serving is brought up to date row by row. Rerun
-safety: any time; a failed build leaves readers with the last good generation.
+A node that fails holds back the groups of marts that depend on it; the others are published, and the run fails with the
+reasons. Build and publish are one unit under one lease: a build that began while another was being published would
+otherwise be shown half done. Write mode: models as their configuration says; serving is brought up to date row by row.
+Rerun safety: any time; a group that is held back leaves its readers with the last good generation.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
 
 from connectors.destinations.warehouse.ledger import Lease
-from connectors.destinations.warehouse.publish import PublishReport
+from connectors.destinations.warehouse.marts import PublishReport
+from connectors.destinations.warehouse.positions import positions
 from connectors.destinations.warehouse.windows import unbuilt_windows
+from connectors.registry import SOURCES
 from tasks.credentials import WAREHOUSE_TRANSFORMER, PrefectConnections
-from tasks.publish import publish_marts
+from tasks.publish import check, publish_marts
 from tasks.schedules import do_missed_runs_at_once
 from tasks.transform import build, write_docs
 
@@ -36,13 +39,16 @@ def transform(select: str | None = None, full_refresh: bool = False) -> PublishR
     with Lease(transformer, "dbt", "transform", run, wait_seconds=WAIT_SECONDS):
         # What changes from here on may be half in this build: the next one has it.
         windows = unbuilt_windows(transformer)
+        reached = positions(transformer, SOURCES.values())
         report = build(select=select, full_refresh=full_refresh)
         log = get_run_logger()
         log.info("dbt built %s models; %s tests passed, %s warned.", report.built, report.tested, report.warned)
         if select:
+            report.check("A selection is not published.")
             log.info("A selection is not published.")
             return None
-        published = publish_marts(report, run, windows)
+        published = publish_marts(report, run, windows, reached)
         # Readers have their data: the run is not worse for want of a page.
         write_docs(return_state=True)
+        check(report, published)
         return published

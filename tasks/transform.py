@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,32 +12,54 @@ from typing import Any
 
 from dbt.artifacts.schemas.results import NodeStatus
 from dbt.cli.main import dbtRunner
+from dbt_common.invocation import get_invocation_id
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect_dbt import PrefectDbtRunner, PrefectDbtSettings
 from sqlalchemy.engine import URL
 
-from connectors.destinations.warehouse.publish import Mart
 from connectors.errors import ConfigurationError, DataError
 from tasks.credentials import WAREHOUSE_TRANSFORMER, PrefectConnections
+from tasks.dbt_graph import Graph, Outcome, named
 
 DBT_PROJECT = Path(os.environ.get("HEADWATER_DBT_PROJECT") or Path(__file__).resolve().parent.parent / "dbt")
 DBT_TARGET = Path(os.environ.get("HEADWATER_DBT_TARGET") or DBT_PROJECT / "target")
 """Where dbt leaves its artifacts: apart from those of a developer who runs dbt by hand, if the variable is set."""
 
-_BAD = {NodeStatus.Error, NodeStatus.Fail, NodeStatus.RuntimeErr}
-_MOST_NAMED = 5
+_GOOD = {NodeStatus.Success, NodeStatus.Pass, NodeStatus.Warn, NodeStatus.NoOp, NodeStatus.Skipped}
 
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """A dbt build that passed."""
+    """What became of a dbt build."""
 
     invocation_id: str
     built: int
     """Models, seeds and snapshots."""
     tested: int
+    """Tests that passed or warned."""
     warned: int
+    outcomes: tuple[Outcome, ...] = ()
+    """Of all nodes, by the invocation itself."""
+    failed: tuple[Outcome, ...] = ()
+
+    def check(self, consequence: str) -> None:
+        """Fail if a node has failed.
+
+        Args:
+            consequence: what that means for readers; a sentence.
+
+        Raises:
+            DataError: it has; those that need it were skipped.
+        """
+        if not self.failed:
+            return
+        skipped = sum(outcome.status == NodeStatus.Skipped for outcome in self.outcomes)
+        raise DataError(
+            f"{len(self.failed)} dbt node{'s' if len(self.failed) != 1 else ''} failed: {named(self.failed)}."
+            f"{f' {skipped} that need them were skipped.' if skipped else ''}",
+            remedy=f"{consequence} Each failed node is a task run with its log in the dashboard.",
+        )
 
 
 def build(*, select: str | None = None, full_refresh: bool = False) -> BuildReport:
@@ -49,7 +71,6 @@ def build(*, select: str | None = None, full_refresh: bool = False) -> BuildRepo
 
     Raises:
         ConfigurationError: dbt could not start: a wrong selection, a model that does not compile, no warehouse.
-        DataError: a model or a test failed; those that need it were skipped.
     """
     arguments = ["build"]
     if select:
@@ -66,20 +87,42 @@ def build(*, select: str | None = None, full_refresh: bool = False) -> BuildRepo
                 f"dbt could not build: {error}",
                 remedy="See the run's log; `dbt build` in the folder dbt says it at more length.",
             ) from error
-    results = outcome.result.results
-    failed = [result for result in results if result.status in _BAD]
-    if failed or not outcome.success:
-        raise _failure(failed, sum(result.status == NodeStatus.Skipped for result in results))
+    # Of the invocation itself: the file run_results.json may be that of another, if this one was cut short.
+    results = outcome.result.results if outcome.result is not None else []
+    outcomes = outcomes_of(results)
+    failed = tuple(each for each in outcomes if each.status not in _GOOD)
+    if not outcome.success and not failed:
+        raise ConfigurationError(
+            f"dbt did not end well, and no node says why: {outcome.exception or 'it was stopped'}.",
+            remedy="See the run's log. Nothing was published; readers keep the last good generation.",
+        )
     if not results:
         raise ConfigurationError(
             f"dbt selected nothing by `{select}`.",
             remedy="Correct the selection; `dbt ls --select …` shows what it takes.",
         )
-    tests = [result for result in results if result.node.resource_type in ("test", "unit_test")]
+    is_test = [result.node.resource_type in ("test", "unit_test") for result in results]
     warned = [result for result in results if result.status == NodeStatus.Warn]
     for result in warned:
         get_run_logger().warning("%s warns: %s", result.node.name, result.message)
-    return BuildReport(_invocation_id(), len(results) - len(tests), len(tests), len(warned))
+    return BuildReport(
+        get_invocation_id(),
+        sum(not test and each.status == NodeStatus.Success for each, test in zip(outcomes, is_test, strict=True)),
+        sum(each.status in (NodeStatus.Pass, NodeStatus.Warn) for each in outcomes),
+        len(warned),
+        outcomes,
+        failed,
+    )
+
+
+def outcomes_of(results: Iterable[Any]) -> tuple[Outcome, ...]:
+    """What became of each node, of the results that an invocation has returned."""
+    return tuple(
+        Outcome(
+            result.node.unique_id, result.node.name, str(result.status), " ".join((result.message or "").split())[:300]
+        )
+        for result in results
+    )
 
 
 @task(name="write dbt docs", cache_policy=NO_CACHE, persist_result=False)
@@ -99,29 +142,19 @@ def write_docs() -> None:
         )
 
 
-def marts() -> list[Mart]:
-    """The models of the marts layer, as the last build's manifest has them.
+def graph(build: BuildReport) -> Graph:
+    """The graph that a build has built.
 
     Raises:
-        ConfigurationError: there is no manifest: nothing has been built here.
+        ConfigurationError: its manifest is not here, or another invocation has written over it.
     """
     manifest = _artifact("manifest.json")
-    return [
-        Mart(
-            name=node["alias"],
-            schema=node["schema"],
-            key=tuple(
-                column
-                for constraint in node.get("constraints", ())
-                if constraint["type"] == "primary_key"
-                for column in constraint["columns"]
-            ),
-            description=node["description"],
-            columns={name: column["description"] for name, column in node["columns"].items()},
+    if manifest["metadata"]["invocation_id"] != build.invocation_id:
+        raise ConfigurationError(
+            "The manifest here is not that of this build: another dbt has run in the same folder meanwhile.",
+            remedy=f"Give each its own HEADWATER_DBT_TARGET; it is {DBT_TARGET} here. Then run the transform again.",
         )
-        for node in manifest["nodes"].values()
-        if node["resource_type"] == "model" and node["fqn"][1] == "marts"
-    ]
+    return Graph(manifest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,25 +215,6 @@ def _artifact(name: str) -> dict[str, Any]:
             f"dbt left no {name} here.", remedy="Run the transform first: `prefect deployment run 'transform/nyc'`."
         ) from None
     return content
-
-
-def _invocation_id() -> str:
-    return str(_artifact("run_results.json")["metadata"]["invocation_id"])
-
-
-def _failure(failed: Sequence[Any], skipped: int) -> DataError:
-    named = "; ".join(f"{result.node.name}: {_first_line(result.message)}" for result in failed[:_MOST_NAMED])
-    more = f" and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
-    return DataError(
-        f"{len(failed)} dbt node{'s' if len(failed) != 1 else ''} failed: {named}{more}."
-        f"{f' {skipped} that need them were skipped.' if skipped else ''}",
-        remedy="Nothing was published; readers keep the last good generation. "
-        "Each failed node is a task run with its log in the dashboard.",
-    )
-
-
-def _first_line(message: str | None) -> str:
-    return " ".join((message or "no message").split())[:300]
 
 
 @contextmanager
