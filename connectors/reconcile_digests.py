@@ -104,10 +104,7 @@ class _Classified:
             if not there.is_settled:
                 continue  # it lost its cursor, so each load reads it
             row = _named(key, each, columns, there)
-            if stream.cursor is not None:
-                cursors[each] = row[column_name(stream.cursor.field)]
-            else:
-                cursors[each] = None
+            cursors[each] = row.get(column_name(stream.cursor.field)) if stream.cursor else None
             window = _window(stream, row)
             if here is None:
                 differences.append(Difference(window, each, Kind.MISSING))
