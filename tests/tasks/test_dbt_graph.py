@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from dbt.cli.main import dbtRunner
@@ -136,16 +137,21 @@ class Shop:
 @pytest.fixture(scope="module")
 def shop(postgres: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     os.environ["DO_NOT_TRACK"] = "1"
-    warehouse = create_warehouse(postgres, "dbt_graph")
+    warehouse = create_warehouse(postgres, f"dbt_graph_{uuid4().hex[:8]}")
     folder = tmp_path_factory.mktemp("shop")
-    where = {"host": postgres.url.host, "port": postgres.url.port, "database": "dbt_graph", "password": ROLE_PASSWORD}
+    where = {
+        "password": ROLE_PASSWORD,
+        "host": postgres.url.host,
+        "port": postgres.url.port,
+        "database": warehouse.database,
+    }
     for name, text in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text.format(**where) if name == "profiles.yml" else text)
     try:
         yield Shop(folder, warehouse)
     finally:
-        postgres.drop_database("dbt_graph")
+        postgres.drop_database(warehouse.database)
 
 
 def test_of_a_project_that_passes_all_groups_move_and_each_mart_knows_its_tests_and_streams(shop: Shop) -> None:

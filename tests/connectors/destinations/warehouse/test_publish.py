@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from uuid import uuid4
 
 import psycopg
 import pytest
 
 from connectors.destinations.warehouse.changes import prepare
 from connectors.destinations.warehouse.marts import Mart, PublishReport
+from connectors.destinations.warehouse.migrations import upgrade
 from connectors.destinations.warehouse.publish import publish
-from tests.conftest import Warehouse
+from tests.conftest import Server, Warehouse
 
 FACTS = Mart("fct_orders", "marts", ("id",), "Orders, one row each.", {"id": "The order.", "total": "In euro."})
 SUMS = Mart("fct_sums", "marts", ("kind",))
@@ -190,3 +192,31 @@ def test_readers_never_see_marts_of_two_generations(built: Warehouse) -> None:
         reader.join()
     assert not wrong
     assert len(seen) > 2
+
+
+def test_a_warehouse_from_before_there_were_groups_goes_on(postgres: Server) -> None:
+    """Its copies, and the view that the publisher then made of the generations."""
+    name = f"before_groups_{uuid4().hex[:8]}"
+    postgres.create_database(name, owner="headwater_owner")
+    before = Warehouse(postgres, name)
+    try:
+        upgrade(before.url("owner"), to="0003")
+        with before.connect("publisher") as connection:
+            connection.execute(
+                """
+                create table published.fct_orders (id int, total numeric, kind text, primary key (id));
+                insert into published.fct_orders values (1, 9, 'k1'), (500, 1, 'gone');
+                create view serving.fct_orders as select * from published.fct_orders;
+                insert into ops.publishes values (7, now(), 'old');
+                insert into ops.published_marts values (7, 'fct_orders', 2, 0, 0, 2);
+                create view serving.data_status as select mart, generation from ops.published_marts;
+                """
+            )
+        upgrade(before.url("owner"))
+        change(before, "create schema marts; create table marts.fct_orders (id int, total numeric, kind text)")
+        change(before, "insert into marts.fct_orders values (1, 10, 'k1'), (2, 20, 'k2')")
+        [report] = run(before, FACTS).marts
+        assert (report.inserted, report.updated, report.deleted, report.total) == (1, 1, 1, 2)
+        assert read(before, "select mart, generation, rows from serving.data_status") == [("fct_orders", 8, 2)]
+    finally:
+        postgres.drop_database(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -87,12 +88,12 @@ OPERATIONS = st.one_of(
 @pytest.fixture(scope="module")
 def house(postgres: Server) -> Iterator[Warehouse]:
     """One warehouse for all examples: what one leaves, the next has to cope with."""
-    warehouse = create_warehouse(postgres, "publish_changes")
+    warehouse = create_warehouse(postgres, f"publish_changes_{uuid4().hex[:8]}")
     change(warehouse, "create schema marts")
     try:
         yield warehouse
     finally:
-        postgres.drop_database("publish_changes")
+        postgres.drop_database(warehouse.database)
 
 
 @pytest.mark.parametrize("examples", [10, pytest.param(600, marks=pytest.mark.chaos)])
