@@ -34,6 +34,7 @@ from connectors.digests import DigestSource, Span
 from connectors.errors import ConfigurationError, HeadwaterError
 from connectors.ingest import Destination, Logger, ingest
 from connectors.model import KeySource, Source, Stream, Window, WriteDisposition
+from connectors.privacy import MASK, Hashed, Masked, of_column
 from connectors.reconcile_digests import compare_digests
 from connectors.reconcile_rows import compare_rows
 from connectors.row_digests import adjacent
@@ -169,7 +170,7 @@ class _Reconciling:
         span = self._due(start, end, most_windows, now, heal=heal)
         if span is None:
             return None
-        by_digests = isinstance(self.source, DigestSource)
+        by_digests = self._digesting is not None
         book = ReconciliationBook(self.connection, self.source.name, self.stream, self.run_id)
         book.begin(span, "digests" if by_digests else "rows")
         try:
@@ -178,6 +179,7 @@ class _Reconciling:
             if heal and findings.differences:
                 error = self._heal(findings)
                 findings = _after(findings, self._compare(span))
+            findings = self._as_shown(findings)
             book.end(findings, span.windows, error)
         except Exception as failure:
             if not self.connection.closed and not self.connection.broken:
@@ -186,6 +188,24 @@ class _Reconciling:
         found = Reconciliation(book.id, self.source.name, self.stream.name, span, findings, error)
         self.log.info("Compared %s.%s: %s.", self.source.name, self.stream.name, found)
         return found
+
+    def _as_shown(self, findings: Findings) -> Findings:
+        """The rows as they may be named: without what the stream masks of their keys."""
+        masked = [isinstance(of_column(self.stream.privacy, field), Masked) for field in self.stream.primary_key]
+        if not any(masked):
+            return findings
+        keys = [tuple(MASK if hides else value for value, hides in zip(each.key, masked, strict=True))
+                for each in findings.differences]  # fmt: skip
+        return replace(
+            findings,
+            differences=[replace(each, key=key) for each, key in zip(findings.differences, keys, strict=True)],
+        )
+
+    @property
+    def _digesting(self) -> DigestSource | None:
+        """The source, if it is to sum up its rows: not where raw has the hash of their key in its place."""
+        hashed = [isinstance(of_column(self.stream.privacy, field), Hashed) for field in self.stream.primary_key]
+        return self.source if isinstance(self.source, DigestSource) and not any(hashed) else None
 
     def _due(
         self, start: datetime | None, end: datetime | None, most_windows: int, now: datetime, *, heal: bool
@@ -199,7 +219,7 @@ class _Reconciling:
             return None
         if self.stream.event_time is not None:
             return self._due_windows(start, end, most_windows, now, heal=heal)
-        if not isinstance(self.source, DigestSource) or not types[self.stream.primary_key[0]].startswith(_ORDERED):
+        if self._digesting is None or not types[self.stream.primary_key[0]].startswith(_ORDERED):
             return Span()
         return next_keys(self.connection, self.source.name, self.stream, self.limits.rows, again=heal)
 
@@ -236,9 +256,9 @@ class _Reconciling:
         return Span(tuple(sorted(chosen, key=lambda window: window.start)))
 
     def _compare(self, span: Span) -> Findings:
-        if isinstance(self.source, DigestSource):
+        if (source := self._digesting) is not None:
             found = compare_digests(
-                self.source, self.stream, self.connections, self.destination.warehouse, span, self.limits, self.log
+                source, self.stream, self.connections, self.destination.warehouse, span, self.limits, self.log
             )
         else:
             found = compare_rows(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 
 import psycopg
 from psycopg import sql
@@ -25,6 +26,7 @@ from connectors.errors import ConfigurationError, DataError, DestinationUnavaila
 from connectors.model import Extraction, ExtractRequest, KeySource, Source, Stream, Window
 from connectors.overlap import ReadAhead
 from connectors.row_digests import adjacent
+from connectors.treatments.extractions import treated
 
 _TIMES_AS_MANY = 2
 """How many times the rows that are compared in one go may be read, before the source is taken to be another."""
@@ -83,7 +85,7 @@ class _Reading:
             position = read_watermark(self._connection, self._source.name, self._stream.name).value
         in_raw = self._count_raw(window)
         most = self._limits.differences + 1
-        extraction = self._source.extract(self._stream, ExtractRequest(window=window), self._connections)
+        extraction = self._extract(ExtractRequest(window=window))
         with self._read(extraction, window, in_raw) as attempt, self._connection.transaction(force_rollback=True):
             comparison = RowComparison(
                 self._connection, attempt, self._context(window), began_at=began_at, position=position
@@ -98,6 +100,11 @@ class _Reading:
         aside = self._in_quarantine(found)
         differences = [self._difference(row) for row in (*found, *gone) if row.key not in aside]
         return Findings(differences, is_at_least, read, in_raw, rejected + len(aside), changed, read)
+
+    def _extract(self, request: ExtractRequest) -> Extraction:
+        """Begin a read, less what the stream is to keep private."""
+        read = partial(self._source.extract, self._stream, request, self._connections)
+        return treated(read, self._stream, self._connections)
 
     @contextmanager
     def _read(self, extraction: Extraction, window: Window | None, expected: int) -> Iterator[AttemptTable]:
@@ -136,10 +143,11 @@ class _Reading:
         nothing tells but all keys.
         """
         if position is not None:
-            extraction = self._source.extract(self._stream, ExtractRequest(watermark=position), self._connections)
+            extraction = self._extract(ExtractRequest(watermark=position))
         else:
             assert isinstance(self._source, KeySource)  # noqa: S101 - others are not reconciled
-            extraction = self._source.keys(self._stream, self._connections)
+            keys = partial(self._source.keys, self._stream, self._connections)
+            extraction = treated(keys, self._stream, self._connections, only=self._stream.primary_key)
         with (
             self._read(extraction, None, self._count_raw(None)) as attempt,
             self._connection.transaction(force_rollback=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,11 +13,13 @@ from typing import Any
 import psycopg
 import pytest
 
+from connectors.connections import EnvironmentConnections, Secret
 from connectors.destinations.warehouse.ledger import Lease, LoadReport
 from connectors.differences import Kind, Limits
 from connectors.errors import ConfigurationError, DataError, StreamBusyError
 from connectors.ingest import Destination, ingest
 from connectors.model import Cursor, Deletes, SchemaContract, Window, Windows, WriteDisposition
+from connectors.privacy import Dropped, Hashed, Masked, Treatment
 from connectors.reconcile import Reconciliation, reconcile
 from tests.conftest import Api, Warehouse
 from tests.connectors.examples import (
@@ -565,6 +568,36 @@ def test_any_database_is_compared_by_reading_its_rows_again(
     assert named(compare()) == []
     with pytest.raises(ConfigurationError, match="Raw has 49 rows: more than the 20 that are read again"):
         compare(limits=Limits(rows=20))
+
+
+@pytest.mark.parametrize(
+    ("privacy", "key"),
+    [
+        ({"v": Hashed(Secret("hash_key"))}, "45"),
+        ({"v": Dropped()}, "45"),
+        ({"id": Masked()}, "***"),
+        ({"id": Hashed(Secret("hash_key"))}, r"[0-9a-f]{64}"),
+    ],
+)
+def test_private_fields_are_compared_as_far_as_raw_has_them(
+    source_database: Prepare,
+    warehouse: Warehouse,
+    destination: Destination,
+    privacy: dict[str, Treatment],
+    key: str,
+) -> None:
+    connection = source_database(TABLE.replace("id int", "id text").replace("select n,", "select n::text,"))
+    shop = erp(name="t", primary_key=("id",), cursor=Cursor("changed"), event_time="at", windows=WINDOWS,
+               deletes=Deletes(), privacy=privacy)  # fmt: skip
+    url = warehouse.server.url.set(database=connection.info.dbname).render_as_string(hide_password=False)
+    where = EnvironmentConnections({"HEADWATER_ERP_URL": url, "HEADWATER_HASH_KEY": "a key of some length"})
+    ingest(shop, shop.streams[0], where, destination)
+    assert named(reconcile(shop, shop.streams[0], where, destination)) == []
+    warehouse.execute("update raw_erp.t set at = at + interval '1 second' where at = '2024-03-02 00:05Z'")
+    [(day, (found,), kind, columns)] = named(reconcile(shop, shop.streams[0], where, destination))
+    assert (day, kind, columns) == (1, "different", ("at",))
+    assert found == key or re.fullmatch(key, found)
+    assert warehouse.query("select key from ops.differences") == [([found],)]
 
 
 def test_a_reconciliation_that_was_killed_leaves_nothing_and_holds_nobody_up(open_erp: Open) -> None:

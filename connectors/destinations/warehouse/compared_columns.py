@@ -13,6 +13,7 @@ from connectors.destinations.warehouse.columns import DELETED_AT, column_name, c
 from connectors.digests import ComparedAs, Key
 from connectors.errors import ContractViolationError
 from connectors.model import Column, Stream
+from connectors.privacy import Dropped, Hashed, of_column
 from connectors.row_digests import RowDigests
 
 
@@ -29,7 +30,8 @@ class ComparedColumns:
     def of(cls, stream: Stream, source: Sequence[Column], raw: Mapping[str, str]) -> ComparedColumns:
         """Of two values of different types the wider one is compared. What raw holds as text it holds as the source
         prints it. Where raw's type cannot hold all that the source's can, each value was judged by itself when it was
-        loaded (the contract `discard_value`, say), so nothing tells what raw should have.
+        loaded (the contract `discard_value`, say), so nothing tells what raw should have. What is hashed or dropped
+        before it lands is not compared either.
 
         Raises:
             ContractViolationError: the key is not among what can be compared.
@@ -38,6 +40,8 @@ class ComparedColumns:
         forms: dict[str, tuple[str, str | None, str | None]] = {}
         for column in source:
             name = columns[column.name]
+            if isinstance(of_column(stream.privacy, column.name), Hashed | Dropped):
+                continue
             form = _form(column.type, raw[name]) if name in raw else None
             if form is not None:
                 forms[name] = (column.name, *form)
