@@ -55,7 +55,7 @@ def build(*, select: str | None = None, full_refresh: bool = False) -> BuildRepo
     if select:
         arguments += ["--select", *select.split()]
     if full_refresh:
-        arguments.append("--full-refresh")
+        arguments += ["--full-refresh", "--vars", "allow_full_refresh: true"]
     settings = PrefectDbtSettings(project_dir=DBT_PROJECT, profiles_dir=DBT_PROJECT, target_path=DBT_TARGET)
     runner = PrefectDbtRunner(settings=settings, raise_on_failure=False, disable_assets=True)
     with _environment(PrefectConnections().database(WAREHOUSE_TRANSFORMER)):

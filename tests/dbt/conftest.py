@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,9 @@ from dbt.contracts.graph.manifest import Manifest
 
 from deployments.local.layout import PROJECT_ROOT
 from tests.conftest import ROLE_PASSWORD, Server, Warehouse, empty_warehouse
+from tests.dbt.raw_data import TABLES, create_raw_tables
 
-PASSED = {NodeStatus.Pass, NodeStatus.Success}
+GOOD = {NodeStatus.Pass, NodeStatus.Success, NodeStatus.NoOp, NodeStatus.Skipped}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,11 @@ class Outcome:
     status: NodeStatus
     message: str | None
     failures: int | None
+
+
+def bad(outcomes: dict[str, Outcome]) -> dict[str, str]:
+    """The nodes that failed or warned, each with its status; those that were skipped did neither."""
+    return {name: str(outcome.status) for name, outcome in outcomes.items() if outcome.status not in GOOD}
 
 
 @dataclass(slots=True)
@@ -64,13 +70,14 @@ class Dbt:
             for result in outcome.result.results
         }
 
-    def bad(self, *arguments: str) -> dict[str, str]:
-        """The nodes that neither passed nor were skipped, each with its status."""
-        return {
-            name: str(outcome.status)
-            for name, outcome in self.run(*arguments).items()
-            if outcome.status not in PASSED and outcome.status != NodeStatus.Skipped
-        }
+    def list(self, *arguments: str) -> list[str]:
+        """Names of the nodes that are selected."""
+        with self._environment():
+            outcome = dbtRunner(manifest=self.manifest or self.parse()).invoke(
+                ["--quiet", "list", "--output", "name", *arguments, *self._folders()]
+            )
+        assert outcome.success, outcome.exception
+        return list(outcome.result)
 
     def _folders(self) -> list[str]:
         return [
@@ -78,17 +85,24 @@ class Dbt:
             *("--target-path", str(self.target), "--log-path", str(self.target)),
         ]
 
+    def variables(self) -> dict[str, str]:
+        """What dbt/profiles.yml reads."""
+        url = self.warehouse.url("transformer")
+        return {
+            "HEADWATER_WAREHOUSE_HOST": str(url.host),
+            "HEADWATER_WAREHOUSE_PORT": str(url.port),
+            "HEADWATER_WAREHOUSE_DATABASE": self.warehouse.database,
+            "DBT_ENV_SECRET_HEADWATER_TRANSFORMER_PASSWORD": ROLE_PASSWORD,
+            "DO_NOT_TRACK": "1",
+        }
+
     @contextmanager
     def _environment(self) -> Iterator[None]:
-        url = self.warehouse.url("transformer")
         with pytest.MonkeyPatch.context() as patch:
             for name in [name for name in os.environ if name.startswith("HEADWATER_")]:
                 patch.delenv(name)
-            patch.setenv("HEADWATER_WAREHOUSE_HOST", str(url.host))
-            patch.setenv("HEADWATER_WAREHOUSE_PORT", str(url.port))
-            patch.setenv("HEADWATER_WAREHOUSE_DATABASE", self.warehouse.database)
-            patch.setenv("DBT_ENV_SECRET_HEADWATER_TRANSFORMER_PASSWORD", ROLE_PASSWORD)
-            patch.setenv("DO_NOT_TRACK", "1")
+            for name, value in self.variables().items():
+                patch.setenv(name, value)
             yield
 
 
@@ -97,3 +111,30 @@ def module_warehouse(postgres: Server, _warehouse_template: str) -> Iterator[War
     """One warehouse for the tests of a file."""
     with empty_warehouse(postgres, _warehouse_template) as warehouse:
         yield warehouse
+
+
+@pytest.fixture(scope="session")
+def dbt(postgres: Server, _warehouse_template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dbt]:
+    """The project, on raw tables that are made up."""
+    with empty_warehouse(postgres, _warehouse_template) as warehouse:
+        create_raw_tables(warehouse)
+        warehouse.execute("create schema kept")
+        for source, tables in TABLES.items():
+            for table in tables:
+                warehouse.execute(f"create table kept.{table} as table raw_{source}.{table}")
+        yield Dbt(warehouse, PROJECT_ROOT / "dbt", tmp_path_factory.mktemp("dbt"))
+
+
+@pytest.fixture(scope="session")
+def of_good_data(dbt: Dbt) -> dict[str, Outcome]:
+    """What became of each node in the first build."""
+    return dbt.run("build")
+
+
+@pytest.fixture
+def change(dbt: Dbt, of_good_data: dict[str, Outcome]) -> Iterator[Callable[[str], None]]:
+    """Change raw, built once, until the end of the test."""
+    yield dbt.warehouse.execute
+    for source, tables in TABLES.items():
+        for table in tables:
+            dbt.warehouse.execute(f"truncate raw_{source}.{table}; insert into raw_{source}.{table} table kept.{table}")

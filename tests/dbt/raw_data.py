@@ -38,7 +38,8 @@ select
 from generate_series(101, 110) as number
 """
 _AIRLINES = """
-select * from (values ('B6', 'JetBlue'), ('DL', 'Delta'), ('UA', 'United'), ('WN', 'Southwest')) as airlines (carrier, name)
+select *
+from (values ('B6', 'JetBlue'), ('DL', 'Delta'), ('UA', 'United'), ('WN', 'Southwest')) as airlines (carrier, name)
 """
 _WEATHER = f"""
 select

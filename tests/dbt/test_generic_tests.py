@@ -5,7 +5,6 @@ The package is installed here as another project would install it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import yaml
 from dbt.artifacts.schemas.results import NodeStatus
 
 from deployments.local.layout import PROJECT_ROOT
-from tests.conftest import Server, Warehouse
+from tests.conftest import Warehouse
 from tests.dbt.conftest import Dbt, Outcome
 
 PACKAGE = PROJECT_ROOT / "dbt/packages/headwater_tests"
@@ -62,9 +61,7 @@ CASES = {
     "all_known": Case("columns_not_null", KEYED.format("(1, 1), (2, 2)"), {"columns": ["a", "b"]}),
     "one_unknown": Case("columns_not_null", KEYED.format("(1, 1), (2, null)"), {"columns": ["a", "b"]}, 1),
     "condition_true": Case("satisfies", KEYED.format("(1, 2), (2, 3)"), {"condition": "a < b"}),
-    "condition_false_or_null": Case(
-        "satisfies", KEYED.format("(1, 2), (3, 2), (1, null)"), {"condition": "a < b"}, 2
-    ),
+    "condition_false_or_null": Case("satisfies", KEYED.format("(1, 2), (3, 2), (1, null)"), {"condition": "a < b"}, 2),
     "share_kept": Case(
         "satisfies", KEYED.format("(1, 2), (1, 2), (1, 2), (3, 2)"), {"condition": "a < b", "tolerated_share": 0.25}
     ),
@@ -202,9 +199,7 @@ OTHERS["computed_before"] = OTHERS["computed"].replace("2)) as", "1)) as")
 
 
 @pytest.fixture(scope="module")
-def outcomes(
-    module_warehouse: Warehouse, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Outcome]]:
+def outcomes(module_warehouse: Warehouse, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     statements = [f"create table cases.{name} as {query}" for name, query in OTHERS.items()]
     statements += [f"create table cases.{name} as {case.rows}" for name, case in CASES.items()]
     module_warehouse.execute(
@@ -216,7 +211,7 @@ def outcomes(
     write_project(project)
     dbt = Dbt(module_warehouse, project, project / "target")
     dbt.install()
-    yield dbt.run("test")
+    return dbt.run("test")
 
 
 def write_project(folder: Path) -> None:
