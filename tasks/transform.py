@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,11 +76,12 @@ def build(*, select: str | None = None, full_refresh: bool = False) -> BuildRepo
             f"dbt selected nothing by `{select}`.",
             remedy="Correct the selection; `dbt ls --select …` shows what it takes.",
         )
-    tests = [result for result in results if result.node.resource_type in ("test", "unit_test")]
+    kinds = Counter(result.node.resource_type for result in results)  # exposures and hooks have results too
     warned = [result for result in results if result.status == NodeStatus.Warn]
     for result in warned:
         get_run_logger().warning("%s warns: %s", result.node.name, result.message)
-    return BuildReport(_invocation_id(), len(results) - len(tests), len(tests), len(warned))
+    built = kinds["model"] + kinds["seed"] + kinds["snapshot"]
+    return BuildReport(_invocation_id(), built, kinds["test"] + kinds["unit_test"], len(warned))
 
 
 @task(name="write dbt docs", cache_policy=NO_CACHE, persist_result=False)
