@@ -63,7 +63,7 @@ lint: $(INSTALLED)  ## Style, types, layers, SQL
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
-	@$(BIN)/sqlfluff lint --disable-progress-bar dbt/models dbt/tests dbt/macros dbt/packages dbt/snapshots
+	@$(BIN)/sqlfluff lint --disable-progress-bar dbt/models dbt/tests dbt/macros dbt/packages
 
 format: $(INSTALLED)  ## Bring code into shape
 	@$(BIN)/ruff check --fix .
