@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo advance down destroy status mariadb test chaos bench lint format lock clean
+.PHONY: help install demo advance down destroy status mariadb test chaos slim bench lint format lock clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -50,6 +50,11 @@ test: $(INSTALLED) lint mariadb  ## Check and test everything
 chaos: $(INSTALLED)  ## Kill, stop and cut, for long
 	@$(BIN)/python -m pytest -m chaos -n 2 --no-loadscope-reorder $(ARGS)
 
+slim: $(INSTALLED)  ## Build what differs in dbt/ from the last transform, and what depends on it, beside the real schemas (PREFIX=me)
+# What it needs and does not build is read where the last transform built it; STATE names another manifest's folder.
+	@. "$(or $(HEADWATER_HOME),.headwater)/env" && cd dbt && HEADWATER_SCHEMA_PREFIX=$(or $(PREFIX),me) dbt build \
+		--select state:modified+ --defer --favor-state --state "$(or $(STATE),$$HEADWATER_DBT_TARGET)" --target-path target/slim
+
 bench: $(INSTALLED)  ## Measure speed and memory, each beside a limit of the same run
 	@$(BIN)/python -m bench $(ARGS)
 
@@ -58,7 +63,7 @@ lint: $(INSTALLED)  ## Style, types, layers, SQL
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
-	@$(BIN)/sqlfluff lint --disable-progress-bar dbt/models dbt/tests dbt/macros
+	@$(BIN)/sqlfluff lint --disable-progress-bar dbt/models dbt/tests dbt/macros dbt/packages
 
 format: $(INSTALLED)  ## Bring code into shape
 	@$(BIN)/ruff check --fix .

@@ -76,7 +76,7 @@ def build(*, select: str | None = None, full_refresh: bool = False) -> BuildRepo
     if select:
         arguments += ["--select", *select.split()]
     if full_refresh:
-        arguments.append("--full-refresh")
+        arguments += ["--full-refresh", "--vars", "allow_full_refresh: true"]
     settings = PrefectDbtSettings(project_dir=DBT_PROJECT, profiles_dir=DBT_PROJECT, target_path=DBT_TARGET)
     runner = PrefectDbtRunner(settings=settings, raise_on_failure=False, disable_assets=True)
     with _environment(PrefectConnections().database(WAREHOUSE_TRANSFORMER)):
@@ -101,13 +101,14 @@ def build(*, select: str | None = None, full_refresh: bool = False) -> BuildRepo
             f"dbt selected nothing by `{select}`.",
             remedy="Correct the selection; `dbt ls --select …` shows what it takes.",
         )
-    is_test = [result.node.resource_type in ("test", "unit_test") for result in results]
+    # Exposures and hooks have results too.
+    is_built = [result.node.resource_type in ("model", "seed", "snapshot") for result in results]
     warned = [result for result in results if result.status == NodeStatus.Warn]
     for result in warned:
         get_run_logger().warning("%s warns: %s", result.node.name, result.message)
     return BuildReport(
         get_invocation_id(),
-        sum(not test and each.status == NodeStatus.Success for each, test in zip(outcomes, is_test, strict=True)),
+        sum(built and each.status == NodeStatus.Success for each, built in zip(outcomes, is_built, strict=True)),
         sum(each.status in (NodeStatus.Pass, NodeStatus.Warn) for each in outcomes),
         len(warned),
         outcomes,

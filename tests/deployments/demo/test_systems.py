@@ -101,6 +101,12 @@ def test_time_passes_in_all_systems(tmp_path: Path) -> None:
             assert settled["as_of"] == "2014-01-01T06:00:00Z"
             assert {record["status"] for record in settled["data"]} == {"landed", "cancelled"}
             assert len(changed_planes(app)) == 2
+            server = stack.postgres.server()
+            assert server is not None
+            with server.connect("headwater") as warehouse:
+                assert warehouse.execute("select current_setting('headwater.now')").fetchone() == (
+                    "2014-01-01T06:00:00Z",
+                )
 
             systems.advance(stack, to=clock.DEFAULT + timedelta(days=2))
             # However many steps that took, one plane every six hours has changed, in the order of the file.

@@ -10,6 +10,7 @@
             {'columns': ['origin_airport_code', 'event_date']},
             {'columns': ['carrier_code', 'event_date']},
         ],
+        pre_hook="{{ refuse_full_refresh() }}",
         post_hook="{{ delete_rows_missing_from(ref('stg_flights_api__flights'), 'flight_id') }}",
     )
 }}

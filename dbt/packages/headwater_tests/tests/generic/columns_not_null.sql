@@ -1,6 +1,6 @@
 {% test columns_not_null(model, columns) %}
 
-select {{ columns | join(', ') }}
+select *
 from {{ model }}
 where num_nulls({{ columns | join(', ') }}) > 0
 
