@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -73,7 +73,7 @@ def check(build: BuildReport, report: PublishReport) -> None:
         raise DataError(f"The build passed, but not all of it can be served: {why}.", remedy=consequence)
 
 
-def _named(groups: Sequence[str] | Mapping[str, str]) -> str:
+def _named(groups: Iterable[str]) -> str:
     return ", ".join(f"`{group}`" for group in groups)
 
 
