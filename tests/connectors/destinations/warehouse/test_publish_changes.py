@@ -96,7 +96,7 @@ def house(postgres: Server) -> Iterator[Warehouse]:
         postgres.drop_database(warehouse.database)
 
 
-@pytest.mark.parametrize("examples", [10, pytest.param(600, marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("examples", [10, pytest.param(200, marks=pytest.mark.chaos)])
 def test_what_is_served_equals_the_mart_after_any_changes(house: Warehouse, examples: int) -> None:
     @settings(max_examples=examples, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.lists(OPERATIONS, min_size=1, max_size=3), min_size=1, max_size=4))
