@@ -57,17 +57,22 @@ def prepare(transformer: URL, marts: Sequence[Mart]) -> None:
     Raises:
         DestinationUnavailableError: the warehouse does not answer, or somebody reads a new table for too long.
     """
-    with translated_errors(), connect(transformer, "prepare marts") as connection:
-        for schema in sorted({mart.schema for mart in marts}):
-            name = sql.Identifier(schema)
-            if connection.execute("select to_regnamespace(%s)", [name.as_string(connection)]).fetchone() == (None,):
-                continue  # said by the publish, of each mart
-            connection.execute(sql.SQL("grant usage on schema {} to {}").format(name, _PUBLISHER))
-            connection.execute(sql.SQL("grant select on all tables in schema {} to {}").format(name, _PUBLISHER))
+    with translated_errors(), connect(transformer, "prepare marts", autocommit=True) as connection:
+        # A transaction for each: one that has changed a table's entry in the catalog and then waits for a lock on it
+        # would wait for an autovacuum that waits for that entry.
+        with connection.transaction():
+            for schema in sorted({mart.schema for mart in marts}):
+                name = sql.Identifier(schema)
+                if connection.execute("select to_regnamespace(%s)", [name.as_string(connection)]).fetchone() == (None,):
+                    continue  # said by the publish, of each mart
+                connection.execute(sql.SQL("grant usage on schema {} to {}").format(name, _PUBLISHER))
+                connection.execute(sql.SQL("grant select on all tables in schema {} to {}").format(name, _PUBLISHER))
         for mart in marts:
             if mart.is_incremental and mart.key:
-                _follow(connection, mart)
-        _forget_dropped(connection)
+                with connection.transaction():
+                    _follow(connection, mart)
+        with connection.transaction():
+            _forget_dropped(connection)
 
 
 def _follow(connection: psycopg.Connection, mart: Mart) -> None:
@@ -85,6 +90,8 @@ def _follow(connection: psycopg.Connection, mart: Mart) -> None:
     if _is_followed(connection, mart, row[0], notes, key_types):
         connection.execute(sql.SQL("analyze {}").format(notes))
         return
+    # First of all, see `prepare`. An autovacuum that has it gives way after a second.
+    connection.execute(sql.SQL("lock table {} in share row exclusive mode").format(table))
     arguments = [sql.Literal(argument) for argument in (notes.as_string(connection), *mart.key)]
     connection.execute(sql.SQL("drop table if exists {}").format(notes))
     definitions = [sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in key_types.items()]
