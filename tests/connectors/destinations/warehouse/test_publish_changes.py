@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
@@ -14,6 +15,7 @@ from connectors.destinations.warehouse.marts import Mart
 from connectors.destinations.warehouse.publish import publish
 from tests.conftest import Server, Warehouse, create_warehouse
 from tests.connectors.destinations.warehouse.publishing import BUILD, ORDERS, SUMS, change, content, read, run
+from tests.connectors.scene import until
 
 ROWS = Mart("rows", "marts", ("id", "part"), is_incremental=True)
 MAKE = """
@@ -198,3 +200,17 @@ def test_notes_of_tables_that_are_gone_go(built: Warehouse) -> None:
     change(built, "drop table marts.fct_orders; create table marts.fct_orders as select 1 as id")
     run(built)
     assert built.query("select count(*) from pg_tables where schemaname = 'changes'") == [(1,)]
+
+
+def test_whoever_has_a_table_and_then_wants_its_entry_in_the_catalog_is_waited_for(warehouse: Warehouse) -> None:
+    """As an autovacuum of what dbt has just made: if the entry were changed first, each would wait for the other."""
+    change(warehouse, BUILD)
+    with warehouse.connect("transformer") as vacuum, ThreadPoolExecutor(1) as pool:
+        with vacuum.transaction():
+            vacuum.execute("lock table marts.fct_orders in share update exclusive mode")
+            prepared = pool.submit(changes.prepare, warehouse.url("transformer"), [ORDERS])
+            waits = "select from pg_locks where not granted and relation = 'marts.fct_orders'::regclass"
+            until(lambda: warehouse.query(waits), "it waits for the table")
+            vacuum.execute("alter table marts.fct_orders set (autovacuum_enabled = true)")
+        prepared.result(timeout=60)
+    assert run(warehouse).generation == 1
