@@ -301,7 +301,7 @@ def _usual_rows(connection: psycopg.Connection, source: str, stream: str) -> int
 
 
 def _requests_a_row(connection: psycopg.Connection, source: str, stream: str) -> float | None:
-    """How many requests a row takes, by the latest loads: less than one where pages have many."""
+    """How many requests a row takes, by the largest loads: less than one where pages have many."""
     row = connection.execute(
         """
         select sum(requests)::float / sum(rows_extracted) from (

@@ -15,11 +15,18 @@ from connectors.reconcile import MOST_WINDOWS, Reconciliation, can_be_reconciled
 from connectors.registry import source_named
 from flows.ingest import STREAM_RUNNER
 from tasks.reconcile import reconcile_stream, show_differences
+from tasks.schedules import do_missed_runs_at_once
 
 _MOST_NAMED = 5
 
 
-@flow(name="reconcile", flow_run_name="reconcile {source}", task_runner=STREAM_RUNNER, persist_result=False)
+@flow(
+    name="reconcile",
+    flow_run_name="reconcile {source}",
+    task_runner=STREAM_RUNNER,
+    on_running=[do_missed_runs_at_once],
+    persist_result=False,
+)
 def reconcile(
     source: str,
     streams: list[str] | None = None,
