@@ -191,21 +191,23 @@ class _Reconciling:
 
     def _as_shown(self, findings: Findings) -> Findings:
         """The rows as they may be named: without what the stream masks of their keys."""
-        masked = [isinstance(of_column(self.stream.privacy, field), Masked) for field in self.stream.primary_key]
+        masked = [self._is(Masked, field) for field in self.stream.primary_key]
         if not any(masked):
             return findings
-        keys = [tuple(MASK if hides else value for value, hides in zip(each.key, masked, strict=True))
-                for each in findings.differences]  # fmt: skip
-        return replace(
-            findings,
-            differences=[replace(each, key=key) for each, key in zip(findings.differences, keys, strict=True)],
-        )
+        shown = [
+            replace(each, key=tuple(MASK if hides else value for value, hides in zip(each.key, masked, strict=True)))
+            for each in findings.differences
+        ]
+        return replace(findings, differences=shown)
 
     @property
     def _digesting(self) -> DigestSource | None:
         """The source, if it is to sum up its rows: not where raw has the hash of their key in its place."""
-        hashed = [isinstance(of_column(self.stream.privacy, field), Hashed) for field in self.stream.primary_key]
-        return self.source if isinstance(self.source, DigestSource) and not any(hashed) else None
+        is_hashed = any(self._is(Hashed, field) for field in self.stream.primary_key)
+        return self.source if isinstance(self.source, DigestSource) and not is_hashed else None
+
+    def _is(self, treatment: type[Hashed | Masked], field: str) -> bool:
+        return isinstance(of_column(self.stream.privacy, field), treatment)
 
     def _due(
         self, start: datetime | None, end: datetime | None, most_windows: int, now: datetime, *, heal: bool
@@ -219,7 +221,9 @@ class _Reconciling:
             return None
         if self.stream.event_time is not None:
             return self._due_windows(start, end, most_windows, now, heal=heal)
-        if self._digesting is None or not types[self.stream.primary_key[0]].startswith(_ORDERED):
+        first = self.stream.primary_key[0]
+        # Where a range of keys begins is written down, so keys that are masked have none.
+        if self._digesting is None or self._is(Masked, first) or not types[first].startswith(_ORDERED):
             return Span()
         return next_keys(self.connection, self.source.name, self.stream, self.limits.rows, again=heal)
 
