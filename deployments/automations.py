@@ -35,6 +35,8 @@ from prefect.exceptions import ObjectNotFound
 TAG = "headwater"
 BEAT = "headwater.watcher.beat"
 """The event by which the watcher says that it is alive, once a round."""
+STOPPED = "headwater.watcher.stopped"
+"""The event of a watcher that somebody stops: its silence is meant."""
 RETURNED = "headwater.watcher.returned"
 """The event of a watcher that has begun, or was not heard for longer than it may be silent."""
 WATCHER_RESOURCE = "headwater.watcher"
@@ -181,7 +183,7 @@ def _switches(blocks: Iterable[UUID], stand_ins: Sequence[UUID]) -> list[Automat
             trigger=EventTrigger(
                 match=watcher,
                 after={BEAT},
-                expect={BEAT},
+                expect={BEAT, STOPPED},
                 posture=Posture.Proactive,
                 within=WATCHER_SILENCE,
             ),

@@ -24,7 +24,7 @@ from connectors.destinations.warehouse.migrations import upgrade
 from connectors.errors import HeadwaterError
 from connectors.ingest import WAREHOUSE_OWNER
 from connectors.registry import SOURCES
-from deployments.commands import backfill, loads, publishing, windows
+from deployments.commands import backfill, loads, publishing, watch, windows
 from deployments.commands.terminal import console, errors, step
 from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
@@ -35,7 +35,7 @@ from deployments.local.stack import LocalStack
 from deployments.scaffold import Kind, NewSource, scaffold
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-for commands in (windows.app, loads.app, publishing.app):
+for commands in (windows.app, loads.app, publishing.app, watch.app):
     app.add_typer(commands)
 app.add_typer(backfill.app, name="backfill")
 
@@ -190,11 +190,13 @@ def register_command() -> None:
 
 @app.command()
 def deploy() -> None:
-    """Make the work pool and apply every deployment of prefect.yaml."""
+    """Make the work pool, apply every deployment of prefect.yaml, and the automations."""
+    from deployments import automations
     from deployments.deploy import deploy_all, ensure_work_pool
 
     ensure_work_pool()
     deploy_all()
+    automations.apply()
     console.print("All deployments are applied; `prefect deployment ls` lists them.")
 
 
@@ -218,11 +220,13 @@ def _migrate(stack: LocalStack) -> None:
 
 def _deploy(stack: LocalStack) -> None:
     os.environ.update(stack.environment())
+    from deployments import automations
     from deployments.deploy import deploy_all, ensure_work_pool, register_blocks
 
     register_blocks()
     ensure_work_pool()
     deploy_all()
+    automations.apply()
 
 
 def _run_pipeline() -> None:
@@ -242,3 +246,7 @@ def _print_addresses(environment: Mapping[str, str]) -> None:
         ("A shell with all of it", f". {home / 'env'}"),
     ):
         console.print(f"{name:<24}{address}", markup=False)
+
+
+if __name__ == "__main__":
+    main()

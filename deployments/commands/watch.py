@@ -55,3 +55,4 @@ def watch(
             said = str(found)
             console.print(f"{found.at:%Y-%m-%d %H:%M:%S} UTC  {said}", markup=False)
         stopped.wait(every)
+    watcher.stop()

@@ -31,7 +31,7 @@ from connectors.destinations.warehouse.connection import connect, translated_err
 from connectors.errors import HeadwaterError
 from connectors.incidents.signs import Sign
 from connectors.incidents.watching import beat, failed_nodes, write_down
-from deployments.automations import BEAT, RETURNED, WATCHER_RESOURCE, WATCHER_SILENCE
+from deployments.automations import BEAT, RETURNED, STOPPED, WATCHER_RESOURCE, WATCHER_SILENCE
 from deployments.watcher.judgement import Limits, run_signs, server_sign, warehouse_sign, worker_signs
 from deployments.watcher.memory import Memory
 from deployments.watcher.server import ServerState, read_server
@@ -118,6 +118,13 @@ class Watcher:
             with self._guarded("the ping", found):
                 httpx.get(self._ping_url, timeout=_SERVER_SECONDS).raise_for_status()
         return found
+
+    def stop(self) -> None:
+        """Tell the server that the silence from now on is meant."""
+        try:
+            _emit([STOPPED], datetime.now(UTC))
+        except (httpx.HTTPError, OSError, RuntimeError) as error:
+            _log.info("The Prefect server was not told that the watcher is stopped: %s", error)
 
     def _look_at_warehouse(self, warehouse: URL, found: Round) -> bool:
         """Whether the warehouse answers. If it does not for long, tell so, past the outbox."""
