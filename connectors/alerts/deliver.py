@@ -30,7 +30,7 @@ SEND_SECONDS = 10.0
 """One message at most, connecting included."""
 _LEASE_SECONDS = SEND_SECONDS + 20.0
 _LEAST_SECONDS = 1.0
-"""With less left nothing is begun."""
+"""With less left nothing is begun; half of it is kept to write down what came of the last message."""
 
 _log = logging.getLogger("headwater.alerts")
 
@@ -131,7 +131,7 @@ def _drain(
         reach("alert-claimed")
         try:
             outgoing = replace(claim.outgoing, message=_masked(claim.outgoing.message, mask))
-            answer = channel.send(outgoing, min(SEND_SECONDS, left))
+            answer = channel.send(outgoing, min(SEND_SECONDS, left - _LEAST_SECONDS / 2))
         except Exception as error:  # noqa: BLE001 - a fault of ours must not keep the messages behind this one
             given_up = _failed(connection, channel, claim, error, mask)
             with lock:

@@ -88,7 +88,7 @@ class Message:
     @property
     def subject(self) -> str:
         """One line of at most 100 characters."""
-        return _cut(f"[{self._state}] {self.title}", SUBJECT_LENGTH)
+        return _cut(f"[{self.state}] {self.title}", SUBJECT_LENGTH)
 
     @property
     def lasted(self) -> timedelta | None:
@@ -97,7 +97,8 @@ class Message:
         return end - self.opened_at if self.opened_at and end else None
 
     @property
-    def _state(self) -> str:
+    def state(self) -> str:
+        """How it stands, in a few words."""
         lasted = f" after {how_long(self.lasted)}" if self.lasted is not None else ""
         match self.kind:
             case Kind.CLOSED:
@@ -178,9 +179,7 @@ class Outgoing:
     def subject(self) -> str:
         """The message's own; of an incident that nobody here has heard of and that is over, one that says so."""
         if self.message.kind is Kind.CLOSED and self.is_first:
-            return _cut(
-                f"[was {self.message.severity}] {self.message.subject[1:].replace(']', ':', 1)}", SUBJECT_LENGTH
-            )
+            return _cut(f"[was {self.message.severity}, {self.message.state}] {self.message.title}", SUBJECT_LENGTH)
         return self.message.subject
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import cast
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 
@@ -23,6 +24,7 @@ from connectors.masking import Mask
 
 _WORDS_BYTES = 64 << 10
 _WORDS_SHOWN = 200
+_SHORTEST_TOKEN = 8
 _NOT_NOW = (408, 409, 423, 425, 429)
 _NOT_THIS = (400, 413, 414, 415, 422, 431)
 """What is said of a request's own content; anything else below 500 is said of the address and of who asks."""
@@ -75,6 +77,23 @@ def post(address: str, body: bytes, headers: Mapping[str, str], seconds: float, 
         ) from None
 
 
+def secrets_of_address(address: str) -> tuple[str, ...]:
+    """What no text may repeat of an address by which one may post.
+
+    Not the host, nor words at the beginning of the path: they are in texts that mean something else.
+    """
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # no address: nothing is sent there
+        return ()
+    segments = parts.path.strip("/").split("/")
+    while segments and segments[0].isalpha() and segments[0].islower():
+        segments.pop(0)
+    tokens = ["/".join(segments), segments[-1] if segments else "", parts.password or ""]
+    tokens += [value for _, value in parse_qsl(parts.query)]
+    return tuple(dict.fromkeys(token for token in tokens if len(token) >= _SHORTEST_TOKEN))
+
+
 def _parsed(address: str) -> httpx.URL:
     try:
         url = httpx.URL(address)
@@ -89,7 +108,7 @@ def _meaning(response: httpx.Response, origin: str, words: str) -> Posted:
     status = response.status_code
     if 200 <= status < 300:
         return Posted(status, words)
-    what = f"{origin} answered {status}" + (f": {words}" if words else ".")
+    what = f"{origin} answered {status}" + (f": {words.rstrip('.')}." if words else ".")
     if status >= 500 or status in _NOT_NOW:
         headers = dict(response.headers.items())
         raise ChannelUnavailableError(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from connectors.alerts.message import Kind, Message, Outgoing, Severity
-from connectors.alerts.post import post
+from connectors.alerts.post import post, secrets_of_address
 from connectors.errors import ChannelUnavailableError
 
 _TEXT_LENGTH = 2900
@@ -30,8 +30,7 @@ class SlackChannel:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        # What follows the host lets one in, wherever it is repeated.
-        return (self.url, *(part for part in self.url.partition("://")[2].split("/")[1:] if len(part) >= 8))
+        return secrets_of_address(self.url)
 
     def send(self, outgoing: Outgoing, seconds: float) -> str:
         """See `Channel.send`. Slack has no way to recognise a message that it gets twice."""

@@ -151,7 +151,7 @@ def hand_over(server: MailServer, mail: EmailMessage, seconds: float) -> str:
         raise _error(what, is_later=True) from None
     except smtplib.SMTPResponseException as error:  # of the greeting, the login, the sender
         what = f"{place} said no ({mask(_said(error.smtp_code, error.smtp_error))})."
-        raise _error(what, is_later=400 <= error.smtp_code < 500 or error.smtp_code < 0) from None
+        raise _error(what, is_later=error.smtp_code < 500) from None
     except smtplib.SMTPNotSupportedError as error:
         raise _error(f"{place} cannot do what was asked for: {error}", is_later=False) from None
     except ssl.SSLCertVerificationError as error:

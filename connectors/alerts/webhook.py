@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from connectors.alerts.message import Outgoing
-from connectors.alerts.post import post
+from connectors.alerts.post import post, secrets_of_address
 from connectors.errors import ConfigurationError
 
 VERSION = 1
@@ -37,8 +37,7 @@ class WebhookChannel:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        beyond_host = [part for part in self.url.partition("://")[2].split("/")[1:] if len(part) >= 8]
-        return (self.url, *beyond_host, *((self.key, self.key.removeprefix(_PREFIX)) if self.key else ()))
+        return (*secrets_of_address(self.url), *((self.key, self.key.removeprefix(_PREFIX)) if self.key else ()))
 
     def send(self, outgoing: Outgoing, seconds: float) -> str:
         """See `Channel.send`. Every attempt has the same body and Idempotency-Key."""
