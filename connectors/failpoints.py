@@ -38,6 +38,12 @@ PUBLISH_FAILPOINTS = (
 )
 """In the order in which a publish reaches them; a rollback reaches the last three."""
 
+ALERT_FAILPOINTS = (
+    "alert-claimed",
+    "alert-sent",
+)
+"""In the order in which the delivery of an alert reaches them."""
+
 _name, _, _count = os.environ.get("HEADWATER_FAILPOINT", "").partition(":")
 _reached: Counter[str] = Counter()
 
