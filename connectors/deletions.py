@@ -141,14 +141,14 @@ class _Comparing:
             if isinstance(error, HeadwaterError):
                 error.at(source=self.source.name, stream=self.stream.name, load_id=load.load_id)
             if not self.connection.closed and not self.connection.broken:
-                self._close(str(error))
+                self._close(str(error), error)
             raise
         self.log.info("Compared keys of %s.%s: %s.", self.source.name, self.stream.name, report)
         return report
 
-    def _close(self, message: str) -> None:
+    def _close(self, message: str, error: Exception | None = None) -> None:
         with self.lease.guard(self.connection):
-            ledger.close_key_loads(self.connection, self.source.name, self.stream.name, message)
+            ledger.close_key_loads(self.connection, self.source.name, self.stream.name, message, error)
 
     def _compare(self, load: Load, check: partial[None]) -> LoadReport:
         request = CommitRequest(LoadContext(self.source.name, self.stream, load.load_id, None))

@@ -210,7 +210,7 @@ class _Ingestion:
 
     def _give_up(self, load: Load, error: DataError) -> None:
         self.log.warning("%s Its range is extracted again.", error)
-        ledger.abandon(self.connection, load.load_id, self._place(load).manifest_key, str(error))
+        ledger.abandon(self.connection, load.load_id, self._place(load).manifest_key, error)
 
     def _guarded(self, load: Load, manifest: Manifest | None) -> LoadReport:
         """Extract (or take from the landing) and commit; a failure is noted in the ledger on its way out."""
@@ -222,7 +222,7 @@ class _Ingestion:
                 error.at(source=self.source.name, stream=self.stream.name, window=self.window, load_id=load.load_id)
             if not self.connection.closed and not self.connection.broken:
                 with self.lease.guard(self.connection):  # if the stream is lost, that is the error
-                    ledger.mark_failed(self.connection, load.load_id, str(error))
+                    ledger.mark_failed(self.connection, load.load_id, error)
             raise
         self.log.info("Loaded %s.%s: %s.", self.source.name, self.stream.name, report)
         return report

@@ -224,7 +224,7 @@ class _Replaying:
                 error.at(window=original.window, load_id=load.load_id)
             if not self.connection.closed and not self.connection.broken:
                 with self.lease.guard(self.connection):  # if the stream is lost, that is the error
-                    ledger.abandon(self.connection, load.load_id, original.manifest_key, str(error))
+                    ledger.abandon(self.connection, load.load_id, original.manifest_key, error)
             raise
         self.log.info("Replayed load %s: %s.", original.load_id, report)
         return report

@@ -10,9 +10,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 from uuid_utils.compat import uuid7
 
-from connectors.alerts.compose import announce
-from connectors.alerts.message import Kind
-from connectors.alerts.routing import Routing
+from connectors.incidents.record import Announce, Announcement, MessageKind, read_incidents
 from connectors.incidents.signs import Sign
 
 WATCHER = "watcher"
@@ -75,7 +73,7 @@ def failed_nodes(connection: psycopg.Connection, flow_runs: Iterable[str]) -> di
 def write_down(
     connection: psycopg.Connection,
     sign: Sign,
-    routing: Routing,
+    announce: Announce,
     *,
     opened_at: datetime,
     closed_at: datetime,
@@ -126,5 +124,6 @@ def write_down(
                 """,
                 [uuid7(), incident_id, channel, sign.title, opened_at, opened_at, opened_at],
             )
-        announce(connection, routing, incident_id, Kind.CLOSED)
+        incident = read_incidents(connection, [incident_id])[incident_id]
+        announce(connection, Announcement(incident, MessageKind.CLOSED, 1))
     return incident_id

@@ -29,6 +29,9 @@ from connectors.alerts.routing import Routing
 from connectors.connections import Connections, Database
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.errors import HeadwaterError
+from connectors.incidents.announcing import announcer
+from connectors.incidents.checks import take_stock
+from connectors.incidents.observe import observe
 from connectors.incidents.signs import Sign
 from connectors.incidents.watching import beat, failed_nodes, write_down
 from deployments.automations import BEAT, RETURNED, STOPPED, WATCHER_RESOURCE, WATCHER_SILENCE
@@ -43,7 +46,7 @@ _SERVER_SECONDS = 10.0
 _NAMESPACE = UUID("5b0e2c54-9d0f-4a57-8d2e-6f0b7c1f9e10")
 """For the ids of what is told without the outbox: the same message has the same id."""
 _WATCHER = Database("warehouse_watcher")
-_BEAT_NAME = "watcher"
+_RUN = "headwater watch"
 
 _log = logging.getLogger("headwater.watcher")
 
@@ -94,6 +97,7 @@ class Watcher:
     ) -> None:
         self._connections = connections
         self._routing = routing
+        self._announce = announcer(routing)
         self._memory = memory
         self._limits = limits or Limits()
         self._ping_url = ping_url
@@ -109,7 +113,7 @@ class Watcher:
             self._look_at_server(warehouse if is_there else None, found)
         if is_there:
             with self._guarded("the ledger", found):
-                notice_all(warehouse, self._routing)
+                found.problems += take_stock(warehouse, announce=self._announce, run_id=_RUN).problems
             with self._guarded("the outbox", found):
                 found.delivery = str(deliver(warehouse, self._channels, DELIVERY_SECONDS))
         with self._guarded("the watcher's own beat", found):
@@ -135,7 +139,7 @@ class Watcher:
                 if over is not None and over.looks >= LOOKS:
                     sign = warehouse_sign(over.why, over.since)
                     times = {"opened_at": over.since, "closed_at": found.at}
-                    write_down(connection, sign, self._routing, **times, told=over.told)
+                    write_down(connection, sign, self._announce, **times, told=over.told)
                 self._memory.forget("warehouse")
         except HeadwaterError as error:
             found.warehouse = "does not answer"
@@ -164,14 +168,14 @@ class Watcher:
         if state is None:
             # What the server last said of workers and runs stands until it says something else.
             if found.signs:
-                observe(warehouse, "prefect server", found.signs, routing=self._routing)
+                observe(warehouse, "prefect server", found.signs, announce=self._announce, run_id=_RUN)
             return
         workers = worker_signs(state, found.at, self._limits)
         runs = run_signs(state, found.at, self._limits, _nodes(warehouse, state))
         found.signs = [*workers, *runs]
-        observe(warehouse, "prefect server", [], routing=self._routing)
-        observe(warehouse, "workers", workers, routing=self._routing)
-        observe(warehouse, "runs", runs, routing=self._routing)
+        observe(warehouse, "prefect server", [], announce=self._announce, run_id=_RUN)
+        observe(warehouse, "workers", workers, announce=self._announce, run_id=_RUN)
+        observe(warehouse, "runs", runs, announce=self._announce, run_id=_RUN)
 
     def _tell(self, sign: Sign, since: datetime, names: Iterable[str]) -> list[str]:
         """Tell channels of something that has begun, past the outbox; returns those that took it."""
