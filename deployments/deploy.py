@@ -10,9 +10,11 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.workers.process import ProcessWorker
 
+from connectors.alerts.routing import read_routing
 from connectors.connections import EnvironmentConnections
 from connectors.errors import ConfigurationError
 from deployments.local.layout import PROJECT_ROOT
+from tasks.alerts import register_channels
 from tasks.credentials import register, requirements
 
 WORK_POOL = "headwater"
@@ -27,7 +29,8 @@ def register_blocks() -> list[str]:
     Raises:
         ConfigurationError: a value is missing or malformed.
     """
-    return register(EnvironmentConnections(), requirements())
+    environment = EnvironmentConnections()
+    return register(environment, requirements()) + register_channels(environment, read_routing())
 
 
 def ensure_work_pool() -> None:
@@ -44,8 +47,10 @@ def deploy_all() -> None:
     """Apply every deployment of prefect.yaml.
 
     Raises:
-        ConfigurationError: Prefect refused one, in its own words.
+        ConfigurationError: Prefect refused one, in its own words; or nobody could tell from deployments/alerts.yaml
+            where alerts go.
     """
+    read_routing()
     outcome = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
         cwd=PROJECT_ROOT,
