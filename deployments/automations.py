@@ -20,7 +20,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import BlockDocument, StateType
+from prefect.client.schemas.objects import StateType
 from prefect.events.actions import (
     ActionTypes,
     ChangeFlowRunState,
@@ -31,6 +31,9 @@ from prefect.events.actions import (
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
+
+from connectors.alerts.routing import Routing
+from tasks.alerts import notification_blocks
 
 TAG = "headwater"
 BEAT = "headwater.watcher.beat"
@@ -202,18 +205,18 @@ def _notify(blocks: Iterable[UUID], subject: str, body: str) -> list[ActionTypes
     return [SendNotification(block_document_id=block, subject=subject, body=body) for block in blocks]
 
 
-def apply(notifications: Sequence[UUID] | None = None) -> list[str]:
+def apply(routing: Routing) -> list[str]:
     """Make the server's automations those of this file. Safe to repeat.
 
     Args:
-        notifications: ids of the notification blocks to tell by; without it, those that `headwater register` wrote.
-            If there are none, only the mending automations exist.
+        routing: says who hears of errors. If nobody does by a block that `headwater register` has written, only the
+            mending automations exist.
 
     Returns:
         The names of all of them, in order.
     """
     with get_client(sync_client=True) as client:
-        blocks = notification_blocks(client) if notifications is None else list(notifications)
+        blocks = _block_ids(client, routing)
         existing = {each.name: each for each in client.read_automations() if TAG in each.tags}
         wanted = _mending()
         applied = {each.name: _ensure(client, each, existing.get(each.name)) for each in wanted}
@@ -247,13 +250,12 @@ def _ensure(
     return existing.id
 
 
-def notification_blocks(client: SyncPrefectClient) -> list[UUID]:
-    """The notification blocks that `headwater register` has written: those by which the server can tell somebody."""
-    found: list[UUID] = []
-    for kind in ("slack-webhook", "headwater-email"):
+def _block_ids(client: SyncPrefectClient, routing: Routing) -> list[UUID]:
+    """The blocks of the channels that hear of errors, as far as `headwater register` has written them."""
+    found = []
+    for kind, name in notification_blocks(routing):
         try:
-            document: BlockDocument = client.read_block_document_by_name("headwater", kind, include_secrets=False)
+            found.append(client.read_block_document_by_name(name, kind, include_secrets=False).id)
         except ObjectNotFound:
             continue
-        found.append(document.id)
     return found

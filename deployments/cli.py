@@ -24,7 +24,7 @@ from connectors.destinations.warehouse.migrations import upgrade
 from connectors.errors import HeadwaterError
 from connectors.ingest import WAREHOUSE_OWNER
 from connectors.registry import SOURCES
-from deployments.commands import backfill, incidents, loads, publishing, watch, windows
+from deployments.commands import alerts, backfill, incidents, loads, publishing, watch, windows
 from deployments.commands.terminal import console, errors, step
 from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
@@ -39,6 +39,7 @@ for commands in (windows.app, loads.app, publishing.app, watch.app):
     app.add_typer(commands)
 app.add_typer(backfill.app, name="backfill")
 app.add_typer(incidents.app, name="incidents")
+app.add_typer(alerts.app, name="alerts")
 
 
 def main() -> None:
@@ -107,6 +108,7 @@ def status() -> None:
         condition = f"[{colour}]{service.condition}[/]"
         table.add_row(service.name, condition, str(service.pid or ""), service.address or "", str(service.log))
     console.print(table)
+    console.print(f"\nAlerts: {alerts.destinations()}", markup=False)
     if not all(service.is_healthy for service in services):
         raise typer.Exit(1)
 
@@ -192,12 +194,10 @@ def register_command() -> None:
 @app.command()
 def deploy() -> None:
     """Make the work pool, apply every deployment of prefect.yaml, and the automations."""
-    from deployments import automations
     from deployments.deploy import deploy_all, ensure_work_pool
 
     ensure_work_pool()
     deploy_all()
-    automations.apply()
     console.print("All deployments are applied; `prefect deployment ls` lists them.")
 
 
@@ -221,13 +221,11 @@ def _migrate(stack: LocalStack) -> None:
 
 def _deploy(stack: LocalStack) -> None:
     os.environ.update(stack.environment())
-    from deployments import automations
     from deployments.deploy import deploy_all, ensure_work_pool, register_blocks
 
     register_blocks()
     ensure_work_pool()
     deploy_all()
-    automations.apply()
 
 
 def _run_pipeline() -> None:

@@ -101,10 +101,19 @@ class PrefectConnections:
         return str(value)
 
     def _block(self, kind: type[Kind], requirement: Requirement) -> Kind:
-        try:
-            return cast(Kind, kind.load(requirement.block_name))
-        except ValueError as error:
-            raise _missing(requirement, f"block {kind.get_block_type_slug()}/{requirement.block_name}") from error
+        return load_block(kind, requirement.block_name, requirement)
+
+
+def load_block(kind: type[Kind], name: str, requirement: Requirement) -> Kind:
+    """A block that `register` has written for a requirement.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    try:
+        return cast(Kind, kind.load(name))
+    except ValueError as error:
+        raise _missing(requirement, f"block {kind.get_block_type_slug()}/{name}") from error
 
 
 def _missing(requirement: Requirement, where: str) -> ConfigurationError:

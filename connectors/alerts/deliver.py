@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
@@ -59,7 +59,11 @@ class Delivery:
 
 
 def deliver(
-    warehouse: URL, channels: Mapping[str, Channel], seconds: float = 30.0, *, secrets: Iterable[str] = ()
+    warehouse: URL,
+    channels: Mapping[str, Channel],
+    seconds: float = 30.0,
+    *,
+    secrets: Callable[[], Iterable[str]] = tuple,
 ) -> Delivery:
     """Send what is due, within so many seconds.
 
@@ -68,21 +72,22 @@ def deliver(
     Args:
         warehouse: as the role `headwater_watcher`.
         channels: all that are configured, by name (`Routing.open`).
-        secrets: what no message may say, besides the channels' own secrets.
+        secrets: tells what no message may say, besides the channels' own secrets; asked if there is something to send.
 
     Raises:
         HeadwaterError: the warehouse does not answer; nothing is lost.
     """
     ends = time.monotonic() + seconds
-    mask = Mask([*secrets, *(secret for channel in channels.values() for secret in channel.secrets)])
     delivery = Delivery()
     names = list(channels)
     with translated_errors(), closing(_connect(warehouse)) as connection:
         delivery.given_up += outbox.give_up_unknown(connection, names)
         # Twice: what is found out about a channel on the first round is told to the others on the second.
         for _ in range(2):
-            due = outbox.channels_with_work(connection, names)
-            _drain_all(warehouse, [channels[name] for name in due], ends, mask, delivery)
+            if due := outbox.channels_with_work(connection, names):
+                own = (secret for channel in channels.values() for secret in channel.secrets)
+                mask = Mask([*secrets(), *own])
+                _drain_all(warehouse, [channels[name] for name in due], ends, mask, delivery)
             if not report_troubles(connection, names):
                 break
     return delivery

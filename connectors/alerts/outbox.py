@@ -4,8 +4,8 @@ A message ends in one of three ways: it is delivered; a later one of the same in
 (`superseded`); or nobody took it for three days (`given up`). All times are the database's own.
 
 Of an incident and channel, one deliverer at a time works on all that is pending: it locks the oldest row, so that no
-other gets between, and sends only the newest, which says it all. Whoever dies within that is waited for until its lease
-ends; what it may have sent is then sent once more, under the same alert_id.
+other gets between, and sends only the newest that is due, which says it all. Whoever dies within that is waited for
+until its lease ends; what it may have sent is then sent once more, under the same alert_id.
 """
 
 from __future__ import annotations
@@ -140,13 +140,23 @@ def claim(connection: psycopg.Connection, channel: str, seconds: float) -> Claim
         # Seen after the lock was taken, so with all that was committed until then.
         claimed = connection.execute(
             f"""
-            with lease as materialized (select clock_timestamp() + make_interval(secs => %s) as until)
-            update ops.alerts set claimed_until = until, attempts = attempts + 1 from lease
-            where channel = %s and {_PENDING} and (alert_id = %s or incident_id = %s)
-            returning alert_id, body, created_at, until
+            with lease as materialized (select clock_timestamp() + make_interval(secs => %(seconds)s) as until),
+            newest as (
+                select created_at, alert_id from ops.alerts
+                where channel = %(channel)s and {_PENDING} and due_at <= clock_timestamp()
+                    and (alert_id = %(alert_id)s or incident_id = %(incident_id)s)
+                order by created_at desc, alert_id desc limit 1
+            )
+            update ops.alerts as alert set claimed_until = until, attempts = attempts + 1 from lease, newest
+            where channel = %(channel)s and {_PENDING}
+                and (alert.alert_id = %(alert_id)s or incident_id = %(incident_id)s)
+                and (alert.created_at, alert.alert_id) <= (newest.created_at, newest.alert_id)
+            returning alert.alert_id, body, alert.created_at, until
             """,  # noqa: S608 - a condition of our own
-            [seconds, channel, alert_id, incident_id],
+            {"seconds": seconds, "channel": channel, "alert_id": alert_id, "incident_id": incident_id},
         ).fetchall()
+        if not claimed:  # what was due has been taken back meanwhile
+            return None
         claimed.sort(key=lambda row: (row[2], row[0]))
         newest_id, body, _, until = claimed[-1]
         first = connection.execute(
@@ -245,13 +255,17 @@ class Undelivered:
 
 
 def undelivered(connection: psycopg.Connection) -> list[Undelivered]:
-    """What waits, and what was given up within the last seven days; the oldest first."""
+    """What waits, and what was given up within the last seven days; the oldest first.
+
+    Not what was taken back before it was due: the closing of an incident that has returned.
+    """
     rows = connection.execute(
         """
         select alert_id, incident_id, channel, kind, subject, created_at, due_at, attempts, last_error, given_up_at
         from ops.alerts
         where delivered_at is null and superseded_by is null
             and (given_up_at is null or given_up_at > clock_timestamp() - interval '7 days')
+            and not (kind = 'closed' and attempts = 0 and given_up_at is not null)
         order by created_at, alert_id
         """
     ).fetchall()

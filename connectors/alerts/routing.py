@@ -7,6 +7,7 @@ channel asks for its own by name (`HEADWATER_ALERTS_SLACK_URL` for the channel `
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable
 from datetime import datetime, time, timedelta
 from pathlib import Path
@@ -192,12 +193,19 @@ NOBODY = Routing()
 """No channel is configured."""
 
 
-def read_routing(path: Path) -> Routing:
-    """The routing that a file says; a file that is missing or empty is no routing.
+def routing_file() -> Path:
+    """Where the team writes it: `deployments/alerts.yaml`, or where HEADWATER_ALERTS_FILE says."""
+    configured = os.environ.get("HEADWATER_ALERTS_FILE")
+    return Path(configured or Path(__file__).resolve().parents[2] / "deployments" / "alerts.yaml")
+
+
+def read_routing(path: Path | None = None) -> Routing:
+    """The routing that a file says, `routing_file()` unless it is another; one that is missing or empty is no routing.
 
     Raises:
         ConfigurationError: it says what cannot be meant, with the place.
     """
+    path = path or routing_file()
     if not path.exists():
         return NOBODY
     return parse_routing(path.read_text(encoding="utf-8"), str(path))

@@ -53,7 +53,7 @@ def payload(outgoing: Outgoing) -> dict[str, Any]:
     # Each fact has a block of its own: fields would be cut at 2,000 characters, and are read badly on a phone.
     blocks += [_section(f"*{label}:* {_escaped(said, _TEXT_LENGTH)}") for label, said in message.facts()]
     if message.command:
-        blocks.append(_section(f"*Next:*\n```{_escaped(message.command, _LINE_LENGTH).replace('```', chr(39) * 3)}```"))
+        blocks.append(_section(f"*Next:*\n```\n{_escaped(message.command, _LINE_LENGTH)}\n```"))
     if links := [f"<{_escaped(link, _LINE_LENGTH)}|{name}>" for name, link in message.links.items()]:
         blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": " · ".join(links)}]})
     return {
@@ -76,6 +76,7 @@ def _section(text: str) -> dict[str, Any]:
 
 def _escaped(text: str, most: int) -> str:
     """The three characters that mean something to Slack, as text; cut between characters, not within one."""
+    text = text.replace("```", "'''")  # it would begin or end a block of code
     pieces = [{"&": "&amp;", "<": "&lt;", ">": "&gt;"}.get(character, character) for character in text]
     if sum(map(len, pieces)) <= most:
         return "".join(pieces)

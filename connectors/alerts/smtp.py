@@ -18,7 +18,7 @@ from email.errors import MessageError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP as POLICY
-from email.utils import format_datetime, localtime, parseaddr
+from email.utils import format_datetime, getaddresses, localtime
 from enum import StrEnum
 
 from connectors.addresses import is_named_private
@@ -97,8 +97,8 @@ def parse_address(text: str) -> Address:
     Raises:
         ConfigurationError: it is none.
     """
-    name, address = parseaddr(text)
     try:
+        ((name, address),) = getaddresses([text])
         parsed = Address(name, addr_spec=address)
     except (ValueError, IndexError, MessageError):
         parsed = Address()

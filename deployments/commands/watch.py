@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from connectors.alerts.routing import read_routing
 from connectors.connections import EnvironmentConnections
 from deployments.commands.terminal import console
 from deployments.local.layout import default_home
@@ -37,7 +38,7 @@ def watch(
 
     watcher = Watcher(
         EnvironmentConnections(),
-        alerts_routing(),
+        read_routing(),
         Memory(Path(os.environ.get("HEADWATER_HOME") or default_home()) / "watcher.json"),
         ping_url=os.environ.get("HEADWATER_WATCH_PING_URL") or None,
     )

