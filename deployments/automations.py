@@ -94,6 +94,7 @@ def _mending() -> list[AutomationCore]:
                 ChangeFlowRunState(
                     state=StateType.CRASHED,
                     name="Crashed",
+                    force=False,
                     message=f"Its process has given no sign of life for {PROCESS_SILENCE.seconds} s:"
                     " it was killed, or its machine is gone. The next run takes up what it left.",
                 )
@@ -109,6 +110,7 @@ def _mending() -> list[AutomationCore]:
                 ChangeFlowRunState(
                     state=StateType.CRASHED,
                     name="Crashed",
+                    force=False,
                     message=f"It was pending for {LONGEST_PENDING.seconds // 60} minutes: its worker never began it."
                     " See the worker's log.",
                 )

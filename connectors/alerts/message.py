@@ -25,15 +25,23 @@ _DIRECTIONS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\
 
 
 class Severity(StrEnum):
-    """How bad it is. In order: a route that wants `error` gets `critical` too."""
+    """How bad it is, in order."""
 
     WARNING = "warning"
+    """Nothing is lost, wrong or old yet; someone should look at it."""
     ERROR = "error"
+    """Something does not work; readers have what was good before."""
     CRITICAL = "critical"
+    """Someone looks at a dashboard whose data is older than was promised."""
+
+    @property
+    def rank(self) -> int:
+        """The higher, the worse."""
+        return list(Severity).index(self)
 
     def is_at_least(self, other: Severity) -> bool:
-        order = list(Severity)
-        return order.index(self) >= order.index(other)
+        """A route that wants `error` gets `critical` too."""
+        return self.rank >= other.rank
 
 
 class Kind(StrEnum):

@@ -8,14 +8,14 @@ from datetime import datetime, timedelta
 
 import psycopg
 
-from connectors.incidents.record import Announce, Announcement, MessageKind, read_incidents, withdraw_recovery
+from connectors.incidents.record import Announce, Announcement, Kind, read_incidents, withdraw_recovery
 from connectors.incidents.signs import Severity, Sign
 
 _EVENT = {
-    MessageKind.OPENED: "opened",
-    MessageKind.WORSE: "worse",
-    MessageKind.REMINDER: "reminded",
-    MessageKind.CLOSED: "closed",
+    Kind.OPENED: "opened",
+    Kind.WORSE: "worse",
+    Kind.REMINDER: "reminded",
+    Kind.CLOSED: "closed",
 }
 """The event that stands in the story for a message of each kind."""
 
@@ -37,7 +37,7 @@ class Journal:
     reopened: list[int] = field(default_factory=list)
     closed: list[int] = field(default_factory=list)
     reminded: list[int] = field(default_factory=list)
-    _due: list[tuple[int, MessageKind, datetime | None]] = field(default_factory=list)
+    _due: list[tuple[int, Kind, datetime | None]] = field(default_factory=list)
 
     def note(self, incident_id: int, event: str, detail: str, run_id: str | None = None) -> None:
         """Add an event to an incident's story."""
@@ -49,7 +49,7 @@ class Journal:
     def open(self, incident_id: int, lead: Sign) -> None:
         self.note(incident_id, "opened", lead.title, lead.run_id)
         self.opened.append(incident_id)
-        self._due.append((incident_id, MessageKind.OPENED, None))
+        self._due.append((incident_id, Kind.OPENED, None))
 
     def reopen(self, incident_id: int, sign: Sign) -> None:
         """It is the same trouble, of which was told before: no message, and none of its recovery."""
@@ -66,14 +66,14 @@ class Journal:
         self.wake([incident_id], "it got worse")
         self.note(incident_id, "worse", detail, run_id)
         self.worse.append(incident_id)
-        self._due.append((incident_id, MessageKind.WORSE, None))
+        self._due.append((incident_id, Kind.WORSE, None))
 
     def recover(self, incident_id: int, settle: timedelta) -> None:
         """All of its signs are gone."""
         self._close(incident_id, "recovered", "All of its signs are gone.")
         row = self.connection.execute("select clock_timestamp() + %s::interval", [settle]).fetchone()
         assert row is not None  # noqa: S101 - a query without a table has one row
-        self._due.append((incident_id, MessageKind.CLOSED, row[0] if settle else None))
+        self._due.append((incident_id, Kind.CLOSED, row[0] if settle else None))
 
     def join(self, incident_id: int, other: int) -> None:
         """It is the same trouble as another one, whose recovery will stand for both."""
@@ -81,7 +81,7 @@ class Journal:
 
     def close_by_hand(self, incident_id: int, why: str) -> None:
         self._close(incident_id, "by hand", why)
-        self._due.append((incident_id, MessageKind.CLOSED, None))
+        self._due.append((incident_id, Kind.CLOSED, None))
 
     def _close(self, incident_id: int, how: str, why: str, part_of: int | None = None) -> None:
         self.connection.execute(
@@ -133,7 +133,7 @@ class Journal:
         for incident_id in sorted(due):
             self.note(incident_id, "reminded", "It is still there.")
             self.reminded.append(incident_id)
-            self._due.append((incident_id, MessageKind.REMINDER, None))
+            self._due.append((incident_id, Kind.REMINDER, None))
         self.hand_over()
 
     def hand_over(self) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Protocol
 
 import psycopg
 from psycopg.rows import class_row
 
+from connectors.alerts.message import Kind
 from connectors.incidents.signs import Severity
 
 
@@ -56,22 +56,13 @@ def read_incidents(connection: psycopg.Connection, incident_ids: Iterable[int]) 
         return {each.incident_id: each for each in cursor}
 
 
-class MessageKind(StrEnum):
-    """Why a message is due."""
-
-    OPENED = "opened"
-    WORSE = "worse"
-    REMINDER = "reminder"
-    CLOSED = "closed"
-
-
 @dataclass(frozen=True, slots=True)
 class Announcement:
     """That a message is due, once for each incident, kind and number."""
 
     incident: Incident
     """As it is now."""
-    kind: MessageKind
+    kind: Kind
     number: int
     """Counts those of the kind, from 1."""
     due_at: datetime | None = None

@@ -5,26 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
+
+from connectors.alerts.message import Severity
 
 _MOST = {"title": 300, "cause": 2000}
 _RUN = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-class Severity(StrEnum):
-    """How bad it is."""
-
-    WARNING = "warning"
-    """Nothing is lost, wrong or old yet; someone should look at it."""
-    ERROR = "error"
-    """Something does not work; readers have what was good before."""
-    CRITICAL = "critical"
-    """Someone looks at a dashboard whose data is older than was promised."""
-
-    @property
-    def rank(self) -> int:
-        """The higher, the worse."""
-        return list(Severity).index(self)
 
 
 def worst(severities: Iterable[Severity]) -> Severity:

@@ -10,7 +10,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 from uuid_utils.compat import uuid7
 
-from connectors.incidents.record import Announce, Announcement, MessageKind, read_incidents
+from connectors.incidents.record import Announce, Announcement, Kind, read_incidents
 from connectors.incidents.signs import Sign
 
 WATCHER = "watcher"
@@ -125,5 +125,5 @@ def write_down(
                 [uuid7(), incident_id, channel, sign.title, opened_at, opened_at, opened_at],
             )
         incident = read_incidents(connection, [incident_id])[incident_id]
-        announce(connection, Announcement(incident, MessageKind.CLOSED, 1))
+        announce(connection, Announcement(incident, Kind.CLOSED, 1))
     return incident_id

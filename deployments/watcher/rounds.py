@@ -24,6 +24,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from sqlalchemy.engine import URL
 
 from connectors.alerts.deliver import SEND_SECONDS, deliver
+from connectors.alerts.known_secrets import known_secrets
 from connectors.alerts.message import Kind, Message, Outgoing
 from connectors.alerts.routing import Routing
 from connectors.connections import Connections, Database
@@ -115,7 +116,14 @@ class Watcher:
             with self._guarded("the ledger", found):
                 found.problems += take_stock(warehouse, announce=self._announce, run_id=_RUN).problems
             with self._guarded("the outbox", found):
-                found.delivery = str(deliver(warehouse, self._channels, DELIVERY_SECONDS))
+                found.delivery = str(
+                    deliver(
+                        warehouse,
+                        self._channels,
+                        DELIVERY_SECONDS,
+                        secrets=lambda: known_secrets(self._connections),
+                    )
+                )
         with self._guarded("the watcher's own beat", found):
             self._beat(warehouse if is_there else None, found)
         if self._ping_url and not found.problems:

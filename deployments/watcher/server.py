@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -24,7 +24,11 @@ from prefect.server.schemas.schedules import CronSchedule, IntervalSchedule, RRu
 
 _PAGE = 200
 """Objects that are read at once, which is the most that the server gives."""
-_SCHEDULES = {"cron": CronSchedule, "interval": IntervalSchedule, "rrule": RRuleSchedule}
+_SCHEDULES: Mapping[str, type[CronSchedule | IntervalSchedule | RRuleSchedule]] = {
+    "cron": CronSchedule,
+    "interval": IntervalSchedule,
+    "rrule": RRuleSchedule,
+}
 _ENDED = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED]
 """How a run ends by itself; one that somebody cancels says nothing of the deployment."""
 
@@ -196,6 +200,5 @@ def _due(schedules: Sequence[Any], after: datetime) -> tuple[datetime, ...]:
     dates: set[datetime] = set()
     for schedule in schedules:
         kind = next(kind for name, kind in _SCHEDULES.items() if hasattr(schedule, name))
-        known = kind.model_validate(schedule.model_dump())
-        dates |= set(asyncio.run(known.get_dates(n=2, start=after + timedelta(seconds=1))))
+        dates |= set(asyncio.run(kind(**schedule.model_dump()).get_dates(n=2, start=after + timedelta(seconds=1))))
     return tuple(sorted(dates)[:2])
