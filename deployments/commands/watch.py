@@ -13,6 +13,7 @@ import typer
 
 from connectors.alerts.routing import read_routing
 from connectors.connections import EnvironmentConnections
+from connectors.errors import ConfigurationError
 from deployments.commands.terminal import console
 from deployments.local.layout import default_home
 
@@ -31,6 +32,12 @@ def watch(
     It needs HEADWATER_WAREHOUSE_WATCHER_URL, PREFECT_API_URL and the channels' secrets. HEADWATER_WATCH_PING_URL is
     asked for after each round, for a service that notices when nothing comes any more.
     """
+    api_url = os.environ.get("PREFECT_API_URL")
+    if not api_url:
+        raise ConfigurationError(
+            "PREFECT_API_URL is not set: there is no Prefect server to watch.",
+            remedy="Set it to the server's address, e.g. http://127.0.0.1:4200/api.",
+        )
     # A server that is away is found out by one attempt; the next round is the next attempt.
     os.environ["PREFECT_CLIENT_MAX_RETRIES"] = "0"
     from deployments.watcher.memory import Memory
@@ -40,6 +47,8 @@ def watch(
         EnvironmentConnections(),
         read_routing(),
         Memory(Path(os.environ.get("HEADWATER_HOME") or default_home()) / "watcher.json"),
+        api_url=api_url,
+        auth=os.environ.get("PREFECT_API_AUTH_STRING") or None,
         ping_url=os.environ.get("HEADWATER_WATCH_PING_URL") or None,
     )
     if once:

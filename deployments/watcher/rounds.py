@@ -16,10 +16,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID, uuid4, uuid5
 
 import httpx
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.exceptions import PrefectHTTPStatusError
 from sqlalchemy.engine import URL
 
@@ -83,6 +84,7 @@ class Watcher:
     Args:
         connections: where the warehouse (`HEADWATER_WAREHOUSE_WATCHER_URL`) and the channels' secrets are.
         memory: of troubles that the warehouse cannot keep.
+        api_url: of the Prefect server; `auth` is what it wants to hear, if anything.
         ping_url: is asked for (GET) after each round that could look at everything: for a service that tells somebody
             when nothing comes any more.
     """
@@ -93,6 +95,8 @@ class Watcher:
         routing: Routing,
         memory: Memory,
         *,
+        api_url: str,
+        auth: str | None = None,
         limits: Limits | None = None,
         ping_url: str | None = None,
     ) -> None:
@@ -103,6 +107,9 @@ class Watcher:
         self._limits = limits or Limits()
         self._ping_url = ping_url
         self._channels = routing.open(connections.secret)
+        self._server = partial(
+            SyncPrefectClient, api_url, auth_string=auth, httpx_settings={"timeout": _SERVER_SECONDS}
+        )
         self._has_returned = False
 
     def round(self) -> Round:
@@ -134,8 +141,8 @@ class Watcher:
     def stop(self) -> None:
         """Tell the server that the silence from now on is meant."""
         try:
-            _emit([STOPPED], datetime.now(UTC))
-        except (httpx.HTTPError, OSError, RuntimeError) as error:
+            self._emit([STOPPED], datetime.now(UTC))
+        except (httpx.HTTPError, OSError) as error:
             _log.info("The Prefect server was not told that the watcher is stopped: %s", error)
 
     def _look_at_warehouse(self, warehouse: URL, found: Round) -> bool:
@@ -163,7 +170,7 @@ class Watcher:
 
     def _look_at_server(self, warehouse: URL | None, found: Round) -> None:
         """What the Prefect server says, as signs; that it says nothing is one too."""
-        state, why = _server_state(found.at)
+        state, why = self._server_state(found.at)
         if state is None:
             found.server = "does not answer"
             trouble = self._memory.look("server", why, found.at)
@@ -217,8 +224,36 @@ class Watcher:
             self._has_returned = False
             return
         is_back = not self._has_returned or (silence is not None and silence > WATCHER_SILENCE)
-        _emit([RETURNED, BEAT] if is_back else [BEAT], found.at)
+        self._emit([RETURNED, BEAT] if is_back else [BEAT], found.at)
         self._has_returned = True
+
+    def _server_state(self, now: datetime) -> tuple[ServerState | None, str]:
+        """What the server says, or why it says nothing."""
+        try:
+            with self._server() as client:
+                return read_server(client, now), ""
+        except PrefectHTTPStatusError as error:
+            return None, f"it answers {error.response.status_code}."
+        except (httpx.HTTPError, OSError) as error:
+            return None, f"{' '.join(str(error).split()) or type(error).__name__}."
+
+    def _emit(self, names: Iterable[str], now: datetime) -> None:
+        """Give the server events, in order.
+
+        Raises:
+            httpx.HTTPError: it does not take them.
+        """
+        events = [
+            {
+                "id": str(uuid4()),
+                "event": name,
+                "occurred": (now + timedelta(microseconds=number)).isoformat(),
+                "resource": {"prefect.resource.id": WATCHER_RESOURCE, "prefect.resource.name": platform.node()},
+            }
+            for number, name in enumerate(names)
+        ]
+        with self._server() as client:
+            client.request("POST", "/events", json=events)
 
     @contextmanager
     def _guarded(self, what: str, found: Round) -> Iterator[None]:
@@ -231,21 +266,6 @@ class Watcher:
             _log.warning("%s could not be looked at: %s", what, said, exc_info=not isinstance(error, HeadwaterError))
 
 
-def _client() -> SyncPrefectClient:
-    return get_client(sync_client=True, httpx_settings={"timeout": _SERVER_SECONDS})
-
-
-def _server_state(now: datetime) -> tuple[ServerState | None, str]:
-    """What the server says, or why it says nothing."""
-    try:
-        with _client() as client:
-            return read_server(client, now), ""
-    except PrefectHTTPStatusError as error:
-        return None, f"it answers {error.response.status_code}."
-    except (httpx.HTTPError, OSError, RuntimeError) as error:
-        return None, f"{' '.join(str(error).split()) or type(error).__name__}."
-
-
 def _nodes(warehouse: URL, state: ServerState) -> dict[UUID, str]:
     """Where in the lineage the latest runs failed, as the ledger knows it."""
     runs = [str(each.latest.id) for each in state.deployments if each.latest is not None and not each.is_good]
@@ -253,22 +273,3 @@ def _nodes(warehouse: URL, state: ServerState) -> dict[UUID, str]:
         return {}
     with translated_errors(), connect(warehouse, "watcher", autocommit=True) as connection:
         return {UUID(run): node for run, node in failed_nodes(connection, runs).items()}
-
-
-def _emit(names: Iterable[str], now: datetime) -> None:
-    """Give the server events, in order.
-
-    Raises:
-        httpx.HTTPError: it does not take them.
-    """
-    events = [
-        {
-            "id": str(uuid4()),
-            "event": name,
-            "occurred": (now + timedelta(microseconds=number)).isoformat(),
-            "resource": {"prefect.resource.id": WATCHER_RESOURCE, "prefect.resource.name": platform.node()},
-        }
-        for number, name in enumerate(names)
-    ]
-    with _client() as client:
-        client.request("POST", "/events", json=events)
