@@ -15,6 +15,7 @@ from connectors.destinations.warehouse.ledger import Lease
 from connectors.destinations.warehouse.marts import PublishReport
 from connectors.destinations.warehouse.positions import positions
 from connectors.destinations.warehouse.windows import unbuilt_windows
+from connectors.failpoints import reach
 from connectors.registry import SOURCES
 from tasks.credentials import WAREHOUSE_TRANSFORMER, PrefectConnections
 from tasks.publish import check, publish_marts
@@ -40,7 +41,9 @@ def transform(select: str | None = None, full_refresh: bool = False) -> PublishR
         # What changes from here on may be half in this build: the next one has it.
         windows = unbuilt_windows(transformer)
         reached = positions(transformer, SOURCES.values())
+        reach("build-begun")
         report = build(select=select, full_refresh=full_refresh)
+        reach("build-ended")
         log = get_run_logger()
         log.info("dbt built %s models; %s tests passed, %s warned.", report.built, report.tested, report.warned)
         if select:

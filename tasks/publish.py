@@ -13,6 +13,7 @@ from connectors.destinations.warehouse.positions import Position
 from connectors.destinations.warehouse.publish import publish
 from connectors.destinations.warehouse.windows import UnbuiltWindow, mark_built
 from connectors.errors import DataError
+from connectors.failpoints import reach
 from tasks.credentials import WAREHOUSE_PUBLISHER, WAREHOUSE_TRANSFORMER, PrefectConnections
 from tasks.transform import BuildReport, graph
 
@@ -37,6 +38,7 @@ def publish_marts(
     built = graph(build)
     marts = built.marts()
     prepare(connections.database(WAREHOUSE_TRANSFORMER), marts)
+    reach("marts-prepared")
     report = publish(
         connections.database(WAREHOUSE_PUBLISHER),
         marts,
@@ -47,6 +49,7 @@ def publish_marts(
     )
     if report.generation is not None:
         mark_built(connections.database(WAREHOUSE_PUBLISHER), report.generation, shown(windows, marts, report.groups))
+    reach("windows-noted")
     _log(report, {mart.name: mart.group for mart in marts})
     return report
 
