@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
-from tests.conftest import Server, empty_warehouse
+from tests.conftest import Server, Warehouse, empty_warehouse
 from tests.dbt.raw_data import create_raw_tables, keep_raw_tables
 from tests.flows.transforms import Nursery, Transforms, small_project
 
@@ -47,3 +48,16 @@ def transforms(_transforms: Transforms) -> Transforms:
     """A warehouse in which a first generation is served, and transforms of it."""
     _transforms.register()
     return _transforms
+
+
+@pytest.fixture
+def new_warehouse(postgres: Server, _warehouse_template: str) -> Iterator[Callable[[], Warehouse]]:
+    """Makes warehouses with raw tables, of which nothing has been built."""
+    with ExitStack() as stack:
+
+        def new() -> Warehouse:
+            warehouse = stack.enter_context(empty_warehouse(postgres, _warehouse_template))
+            create_raw_tables(warehouse)
+            return warehouse
+
+        yield new

@@ -11,16 +11,16 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from connectors.destinations.warehouse.windows import unbuilt_windows
 from connectors.failpoints import TRANSFORM_FAILPOINTS
-from tests.conftest import Server, Warehouse, empty_warehouse
+from tests.conftest import Warehouse
 from tests.connectors.scene import until
-from tests.dbt.raw_data import NOW, create_raw_tables
+from tests.dbt.raw_data import NOW
 from tests.flows.transforms import Nursery, ServingReader, Transforms
 
 SERVED = TRANSFORM_FAILPOINTS.index("generation-served")
@@ -166,23 +166,6 @@ def phase(said: list[str], instant: Instant) -> str:
     return "test" if started[-1] == "test" else "model"
 
 
-@pytest.fixture
-def new_warehouse(postgres: Server, _warehouse_template: str) -> Iterator[Callable[[], Warehouse]]:
-    """Warehouses with raw tables, of which nothing has been built."""
-    opened = []
-
-    def new() -> Warehouse:
-        context = empty_warehouse(postgres, _warehouse_template)
-        opened.append(context)
-        warehouse = context.__enter__()
-        create_raw_tables(warehouse)
-        return warehouse
-
-    yield new
-    for context in opened:
-        context.__exit__(None, None, None)
-
-
 def test_what_kills_leave_behind_is_neither_served_nor_in_the_way(transforms: Transforms) -> None:
     scene = Scene(transforms)
     with ServingReader(scene.warehouse):
@@ -190,6 +173,17 @@ def test_what_kills_leave_behind_is_neither_served_nor_in_the_way(transforms: Tr
         scene.kill("build-ended")
         scene.leave_rubbish()
         scene.run()
+
+
+def test_statements_of_a_dbt_that_was_killed_end_soon_and_free_their_locks(transforms: Transforms) -> None:
+    waiting = "select from pg_stat_activity where usename = 'headwater_transformer' and datname = current_database()"
+    waiting += " and wait_event_type = 'Lock'"
+    with transforms.warehouse.server.connect(transforms.warehouse.database) as other, other.transaction():
+        other.execute("lock table raw_operations_db.airlines")
+        transforms.begin()
+        until(lambda: transforms.warehouse.query(waiting), "dbt waits for the lock", seconds=240)
+        transforms.nursery.kill()
+        until(lambda: not transforms.warehouse.query(waiting), "nothing of it is left", seconds=20)
 
 
 @pytest.mark.chaos
