@@ -18,6 +18,7 @@ import pytest
 
 from connectors.destinations.warehouse.windows import unbuilt_windows
 from connectors.failpoints import TRANSFORM_FAILPOINTS
+from tasks.transform import downstream
 from tests.conftest import Warehouse
 from tests.connectors.scene import until
 from tests.dbt.raw_data import NOW
@@ -74,24 +75,31 @@ class Scene:
         """Relations of dbt's own that kills have left."""
         self._note()
 
-    def kill(self, instant: Instant) -> None:
-        """Change the source, kill a transform that has begun, and look."""
+    def change(self) -> None:
         self.changes += 1
         change(self.warehouse, self.changes)
+
+    def kill(self, instant: Instant) -> None:
+        """Change the source, kill a transform that has begun, and look."""
+        self.change()
         status = kill(self.transforms, instant)
-        generation, completed = self.transforms.generation(), self.transforms.completed()
-        is_published = generation != self._generation
-        if is_published:
+        is_published = self.transforms.generation() != self._generation
+        self.check_after_kill()
+        if isinstance(instant, str):
+            assert is_published == (TRANSFORM_FAILPOINTS.index(instant) >= SERVED), instant
+        if status == -signal.SIGKILL:
+            self.phases[phase(self.transforms.nursery.said(), instant)] += 1
+
+    def check_after_kill(self) -> None:
+        """All of the change is served, or nothing of it, and then nobody says that it was done."""
+        generation = self.transforms.generation()
+        if generation != self._generation:
             assert generation == self._generation + 1
             self._check_served()
         else:
             assert self.transforms.content() == self._content, "what is served was not published"
             assert self._has_unbuilt_windows(), "windows are said to be built, and are not"
-            assert completed == self._completed, "Prefect says that it succeeded"
-        if isinstance(instant, str):
-            assert is_published == (TRANSFORM_FAILPOINTS.index(instant) >= SERVED), instant
-        if status == -signal.SIGKILL:
-            self.phases[phase(self.transforms.nursery.said(), instant)] += 1
+            assert self.transforms.completed() == self._completed, "Prefect says that it succeeded"
         self.left.update(self._left_by_dbt())
         self._note()
 
@@ -168,22 +176,29 @@ def phase(said: list[str], instant: Instant) -> str:
 
 def test_what_kills_leave_behind_is_neither_served_nor_in_the_way(transforms: Transforms) -> None:
     scene = Scene(transforms)
+    waiting = "select from pg_stat_activity where usename = 'headwater_transformer' and datname = current_database()"
+    waiting += " and wait_event_type = 'Lock'"
     with ServingReader(scene.warehouse):
-        scene.kill(0.5)
+        scene.change()
+        with scene.warehouse.server.connect(scene.warehouse.database) as other, other.transaction():
+            other.execute("lock table raw_operations_db.airlines")
+            transforms.begin()
+            until(lambda: scene.warehouse.query(waiting), "a statement of dbt waits", seconds=240)
+            assert transforms.nursery.kill() == -signal.SIGKILL
+            until(lambda: not scene.warehouse.query(waiting), "it is gone, and with it its locks", seconds=30)
+        scene.check_after_kill()
         scene.kill("build-ended")
         scene.leave_rubbish()
         scene.run()
 
 
-def test_statements_of_a_dbt_that_was_killed_end_soon_and_free_their_locks(transforms: Transforms) -> None:
-    waiting = "select from pg_stat_activity where usename = 'headwater_transformer' and datname = current_database()"
-    waiting += " and wait_event_type = 'Lock'"
-    with transforms.warehouse.server.connect(transforms.warehouse.database) as other, other.transaction():
-        other.execute("lock table raw_operations_db.airlines")
-        transforms.begin()
-        until(lambda: transforms.warehouse.query(waiting), "dbt waits for the lock", seconds=240)
-        transforms.nursery.kill()
-        until(lambda: not transforms.warehouse.query(waiting), "nothing of it is left", seconds=20)
+@pytest.mark.chaos
+def test_a_manifest_that_a_kill_has_torn_is_made_anew_for_whoever_needs_it(
+    transforms: Transforms, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tasks.transform.DBT_TARGET", tmp_path)
+    (tmp_path / "manifest.json").write_text('{"metadata": {"dbt_sch')
+    assert "fct_flights" in [each.model for each in downstream("flights_api", "flights")]
 
 
 @pytest.mark.chaos
