@@ -37,7 +37,7 @@ def transform(select: str | None = None, full_refresh: bool = False) -> PublishR
     """
     transformer = PrefectConnections().database(WAREHOUSE_TRANSFORMER)
     run = f"flow run {flow_run.name} ({flow_run.id})"
-    with Lease(transformer, "dbt", "transform", run, wait_seconds=WAIT_SECONDS):
+    with Lease(transformer, "dbt", "transform", run, wait_seconds=WAIT_SECONDS) as lease:
         # What changes from here on may be half in this build: the next one has it.
         windows = unbuilt_windows(transformer)
         reached = positions(transformer, SOURCES.values())
@@ -50,7 +50,7 @@ def transform(select: str | None = None, full_refresh: bool = False) -> PublishR
             report.check("A selection is not published.")
             log.info("A selection is not published.")
             return None
-        published = publish_marts(report, run, windows, reached)
+        published = publish_marts(report, run, windows, reached, lease.fence)
         # Readers have their data: the run is not worse for want of a page.
         write_docs(return_state=True)
         check(report, published)

@@ -8,6 +8,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from connectors.destinations.warehouse.changes import prepare
+from connectors.destinations.warehouse.ledger import Fence
 from connectors.destinations.warehouse.marts import Mart, PublishReport
 from connectors.destinations.warehouse.positions import Position
 from connectors.destinations.warehouse.publish import publish
@@ -24,12 +25,14 @@ def publish_marts(
     run: str | None = None,
     windows: Sequence[UnbuiltWindow] = (),
     positions: Sequence[Position] = (),
+    fence: Fence | None = None,
 ) -> PublishReport:
     """Show readers what a build made and tested, as a new generation: all groups of marts that passed, each whole.
 
     Args:
         windows: those that were to be built when the build began.
         positions: how far each stream was then.
+        fence: of the lease under which it was built.
 
     Raises:
         HeadwaterError: see `connectors.destinations.warehouse.publish.publish`; readers keep the last generation.
@@ -46,6 +49,7 @@ def publish_marts(
         run=run,
         verdicts=built.judge(build.outcomes),
         positions=positions,
+        fence=fence,
     )
     if report.generation is not None:
         mark_built(connections.database(WAREHOUSE_PUBLISHER), report.generation, shown(windows, marts, report.groups))

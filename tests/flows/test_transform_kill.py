@@ -6,6 +6,7 @@ other of those hits the run that should have mended what the kill before it has 
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from connectors.destinations.warehouse.windows import unbuilt_windows
@@ -190,6 +192,22 @@ def test_what_kills_leave_behind_is_neither_served_nor_in_the_way(transforms: Tr
         scene.kill("build-ended")
         scene.leave_rubbish()
         scene.run()
+
+
+@pytest.mark.chaos
+def test_a_transform_that_sleeps_past_its_lease_does_not_publish_what_its_successor_builds(
+    transforms: Transforms, tmp_path: Path
+) -> None:
+    generation = transforms.generation() or 0
+    sleeper = transforms.begin("build-ended", sends="STOP")
+    until(lambda: psutil.Process(sleeper).status() == psutil.STATUS_STOPPED, "it has built", seconds=240)
+    transforms.warehouse.execute("update ops.streams set lease_until = now() where source = 'dbt'")
+    with Nursery(tmp_path, transforms.nursery.environment) as nursery:
+        Transforms(nursery, transforms.warehouse, tmp_path / "target").run()
+    os.kill(sleeper, signal.SIGCONT)
+    assert transforms.nursery.end() == 1
+    assert "This run lost the stream while it was stopped" in "\n".join(transforms.nursery.said())
+    assert transforms.generation() == generation + 1
 
 
 @pytest.mark.chaos

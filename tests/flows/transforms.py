@@ -107,13 +107,13 @@ class Nursery:
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._log = folder / "transform.log"
-        self._environment = environment
+        self.environment = environment
         self._child = 0
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
             [sys.executable, "-c", _NURSERY],
-            env={**os.environ, **self._environment},
+            env={**os.environ, **self.environment},
             cwd=PROJECT_ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -131,11 +131,13 @@ class Nursery:
         self._process.stdin.close()
         self._process.wait(60)
 
-    def begin(self, environment: dict[str, str]) -> None:
+    def begin(self, environment: dict[str, str]) -> int:
+        """Begin one; its process id."""
         self._log.unlink(missing_ok=True)
         assert self._process.stdin is not None
         print(json.dumps({"environment": environment, "log": str(self._log)}), file=self._process.stdin, flush=True)
         self._child = int(self._line())
+        return self._child
 
     def is_busy(self) -> bool:
         return psutil.pid_exists(self._child)
@@ -186,8 +188,15 @@ class Transforms:
         }
         register(EnvironmentConnections(urls), [WAREHOUSE_TRANSFORMER, WAREHOUSE_PUBLISHER])
 
-    def begin(self, failpoint: str = "") -> None:
-        self.nursery.begin({"HEADWATER_DBT_TARGET": str(self.target), "HEADWATER_FAILPOINT": failpoint})
+    def begin(self, failpoint: str = "", *, sends: str = "KILL") -> int:
+        """Begin one, which sends itself a signal at a named instant; its process id."""
+        return self.nursery.begin(
+            {
+                "HEADWATER_DBT_TARGET": str(self.target),
+                "HEADWATER_FAILPOINT": failpoint,
+                "HEADWATER_FAILPOINT_SIGNAL": sends,
+            }
+        )
 
     def run(self) -> None:
         """One that nobody disturbs, and that must succeed."""
