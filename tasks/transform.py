@@ -173,15 +173,17 @@ def downstream(source: str, stream: str) -> list[Downstream]:
     Raises:
         ConfigurationError: the project does not parse.
     """
-    if not (DBT_TARGET / "manifest.json").exists():
+    try:
+        manifest = _artifact("manifest.json")
+    except ConfigurationError:
         folders = ["--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)]
         with _environment(PrefectConnections().database(WAREHOUSE_TRANSFORMER)):
             outcome = dbtRunner().invoke(["parse", "--quiet", *folders, "--target-path", str(DBT_TARGET)])
         if not outcome.success:
             raise ConfigurationError(
                 f"dbt could not read its project: {outcome.exception}", remedy="Run `dbt parse` in the folder dbt."
-            )
-    manifest = _artifact("manifest.json")
+            ) from None
+        manifest = _artifact("manifest.json")
     found: dict[str, Downstream] = {}
     reached = [
         name for name, node in manifest["sources"].items() if (node["source_name"], node["name"]) == (source, stream)
@@ -208,12 +210,18 @@ def _rebuilt(config: Mapping[str, Any]) -> str:
 
 
 def _artifact(name: str) -> dict[str, Any]:
+    """One of dbt's files.
+
+    Raises:
+        ConfigurationError: it is not there, or torn: dbt was killed while it wrote it.
+    """
     path = DBT_TARGET / name
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         raise ConfigurationError(
-            f"dbt left no {name} here.", remedy="Run the transform first: `prefect deployment run 'transform/nyc'`."
+            f"dbt left no whole {name} here.",
+            remedy="Run the transform first: `prefect deployment run 'transform/nyc'`.",
         ) from None
     return content
 
@@ -227,6 +235,8 @@ def _environment(transformer: URL) -> Iterator[None]:
         "HEADWATER_WAREHOUSE_DATABASE": transformer.database or "",
         "HEADWATER_TRANSFORMER_USER": transformer.username or "",
         "DBT_ENV_SECRET_HEADWATER_TRANSFORMER_PASSWORD": str(transformer.password or ""),
+        # Of a dbt that was killed, a statement that runs goes soon, and its locks with it: dbt cannot set this itself.
+        "PGOPTIONS": f"{os.environ.get('PGOPTIONS', '')} -c client_connection_check_interval=5s".strip(),
         "DO_NOT_TRACK": "1",
     }
     if "sslmode" in transformer.query:
