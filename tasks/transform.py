@@ -1,4 +1,4 @@
-"""dbt, as Prefect sees it: every node and test a task run of the flow that builds, and the truth about the outcome."""
+"""dbt inside a flow: builds, docs, what is downstream, and the truth about the outcome."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from dbt.artifacts.schemas.results import NodeStatus
+from dbt.artifacts.schemas.run import RunExecutionResult
 from dbt.cli.main import dbtRunner
 from dbt_common.invocation import get_invocation_id
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect_dbt import PrefectDbtRunner, PrefectDbtSettings
 from sqlalchemy.engine import URL
 
 from connectors.errors import ConfigurationError, DataError
 from tasks.credentials import WAREHOUSE_TRANSFORMER, PrefectConnections
 from tasks.dbt_graph import Graph, Outcome, named
+from tasks.dbt_nodes import NodeTaskRuns
 
 DBT_PROJECT = Path(os.environ.get("HEADWATER_DBT_PROJECT") or Path(__file__).resolve().parent.parent / "dbt")
 DBT_TARGET = Path(os.environ.get("HEADWATER_DBT_TARGET") or DBT_PROJECT / "target")
@@ -72,28 +73,30 @@ def build(*, select: str | None = None, full_refresh: bool = False) -> BuildRepo
     Raises:
         ConfigurationError: dbt could not start: a wrong selection, a model that does not compile, no warehouse.
     """
-    arguments = ["build"]
+    # What dbt would print is in the logs of the runs.
+    arguments = ["build", *_folders(), "--log-level", "none", "--log-level-file", "info"]
     if select:
         arguments += ["--select", *select.split()]
     if full_refresh:
         arguments += ["--full-refresh", "--vars", "allow_full_refresh: true"]
-    settings = PrefectDbtSettings(project_dir=DBT_PROJECT, profiles_dir=DBT_PROJECT, target_path=DBT_TARGET)
-    runner = PrefectDbtRunner(settings=settings, raise_on_failure=False, disable_assets=True)
+    task_runs = NodeTaskRuns(lambda: _artifact("manifest.json")["parent_map"])
     with _environment(PrefectConnections().database(WAREHOUSE_TRANSFORMER)):
         try:
-            outcome = runner.invoke(arguments)
-        except ValueError as error:
-            raise ConfigurationError(
-                f"dbt could not build: {error}",
-                remedy="See the run's log; `dbt build` in the folder dbt says it at more length.",
-            ) from error
+            outcome = dbtRunner(callbacks=[task_runs]).invoke(arguments)
+        finally:
+            task_runs.end()
+    if outcome.exception is not None:
+        raise ConfigurationError(
+            f"dbt could not build: {outcome.exception}",
+            remedy="See the run's log; `dbt build` in the folder dbt says it at more length.",
+        ) from outcome.exception
     # Of the invocation itself: the file run_results.json may be that of another, if this one was cut short.
-    results = outcome.result.results if outcome.result is not None else []
+    results: list[Any] = [*outcome.result.results] if isinstance(outcome.result, RunExecutionResult) else []
     outcomes = outcomes_of(results)
     failed = tuple(each for each in outcomes if each.status not in _GOOD)
     if not outcome.success and not failed:
         raise ConfigurationError(
-            f"dbt did not end well, and no node says why: {outcome.exception or 'it was stopped'}.",
+            "dbt did not end well, and no node says why: it was stopped.",
             remedy="See the run's log. Nothing was published; readers keep the last good generation.",
         )
     if not results:
@@ -133,10 +136,9 @@ def write_docs() -> None:
     Raises:
         ConfigurationError: dbt could not write it.
     """
-    folders = ["--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT), "--target-path", str(DBT_TARGET)]
     with _environment(PrefectConnections().database(WAREHOUSE_TRANSFORMER)):
         # The manifest of the build that has just run is taken: nothing is parsed or compiled again.
-        outcome = dbtRunner().invoke(["docs", "generate", "--static", "--no-compile", "--quiet", *folders])
+        outcome = dbtRunner().invoke(["docs", "generate", "--static", "--no-compile", "--quiet", *_folders()])
     if not outcome.success:
         raise ConfigurationError(
             f"dbt could not write its docs: {outcome.exception}", remedy="Run `dbt docs generate` in the folder dbt."
@@ -174,9 +176,8 @@ def downstream(source: str, stream: str) -> list[Downstream]:
         ConfigurationError: the project does not parse.
     """
     if not (DBT_TARGET / "manifest.json").exists():
-        folders = ["--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)]
         with _environment(PrefectConnections().database(WAREHOUSE_TRANSFORMER)):
-            outcome = dbtRunner().invoke(["parse", "--quiet", *folders, "--target-path", str(DBT_TARGET)])
+            outcome = dbtRunner().invoke(["parse", "--quiet", *_folders()])
         if not outcome.success:
             raise ConfigurationError(
                 f"dbt could not read its project: {outcome.exception}", remedy="Run `dbt parse` in the folder dbt."
@@ -216,6 +217,10 @@ def _artifact(name: str) -> dict[str, Any]:
             f"dbt left no {name} here.", remedy="Run the transform first: `prefect deployment run 'transform/nyc'`."
         ) from None
     return content
+
+
+def _folders() -> list[str]:
+    return ["--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT), "--target-path", str(DBT_TARGET)]
 
 
 @contextmanager

@@ -175,18 +175,32 @@ def test_every_load_accounts_for_its_rows_and_is_in_the_landing(demo: Demo, show
     assert all((demo.home / "landing" / key).is_file() for *_, key in loads)
 
 
-def test_every_dbt_node_is_a_task_run_with_its_log(demo: Demo, shown: str) -> None:
-    runs = {"flows": {"name": {"any_": ["transform"]}}, "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
-    transform, *_ = demo.prefect("flow_runs/filter", {**runs, "sort": "START_TIME_ASC"})
-    tasks = demo.prefect("task_runs/filter", {"flow_runs": {"id": {"any_": [transform["id"]]}}})
-    nodes = {task["name"].split("-")[0]: task for task in tasks}
-    results = (demo.home / "dbt" / "run_results.json").read_text()
-    built = set(re.findall(r'"unique_id": ?"(?:model|test|unit_test)\.headwater\.([\w.]+)"', results))
-    assert len(built) > 90
-    assert len(nodes) >= len(built)
-    model = next(task for task in tasks if "fct_flights" in task["name"] and task["name"].startswith("model"))
-    logs = demo.prefect("logs/filter", {"logs": {"task_run_id": {"any_": [model["id"]]}}})
-    assert any("fct_flights" in log["message"] for log in logs)
+def transform_tasks(demo: Demo, order: str, state: str) -> list[dict[str, Any]]:
+    """The task runs of the first or last transform that ended so."""
+    runs = {"flows": {"name": {"any_": ["transform"]}}, "flow_runs": {"state": {"type": {"any_": [state]}}}}
+    transform, *_ = demo.prefect("flow_runs/filter", {**runs, "sort": order})
+    found: list[dict[str, Any]] = demo.prefect("task_runs/filter", {"flow_runs": {"id": {"any_": [transform["id"]]}}})
+    return found
+
+
+def test_every_model_is_a_task_run_with_its_log_and_every_test_is_in_that_of_the_flow_run(
+    demo: Demo, shown: str
+) -> None:
+    tasks = {task["name"]: task for task in transform_tasks(demo, "START_TIME_ASC", "COMPLETED")}
+    nodes = json.loads((demo.home / "dbt" / "manifest.json").read_text())["nodes"].values()
+    built = {f"{node['resource_type']} {node['name']}" for node in nodes if node["resource_type"] != "test"}
+    built = {name for name in built if not name.startswith("operation")}
+    assert len(built) > 15
+    assert {name for name in tasks if name.startswith(("model ", "snapshot ", "test ", "unit_test "))} == built
+    facts = tasks["model fct_flights"]
+    logs = demo.prefect("logs/filter", {"logs": {"task_run_id": {"any_": [facts["id"]]}}})
+    assert any("START sql incremental model marts.fct_flights" in log["message"] for log in logs)
+    assert any("OK created sql incremental model marts.fct_flights" in log["message"] for log in logs)
+    before = {given["id"] for inputs in facts["task_inputs"].values() for given in inputs if "id" in given}
+    assert tasks["model int_flights_weather_joined"]["id"] in before, "an edge of the graph"
+    logs = demo.prefect("logs/filter", {"logs": {"flow_run_id": {"any_": [facts["flow_run_id"]]}}})
+    assert len({match for log in logs for match in re.findall(r"PASS (\S+)", log["message"])}) > 50
+    assert not [log for log in logs if log["task_run_id"] is None and "fct_flights ..." in log["message"]]
 
 
 def test_no_secret_is_in_a_parameter_an_artifact_or_a_log(demo: Demo, shown: str) -> None:
@@ -386,6 +400,12 @@ def test_a_failing_test_fails_the_run_and_readers_keep_what_they_had(demo: Demo,
     assert re.search(r"error: .*pipeline/nyc ended Failed: .*dbt node.? failed: .*origin", outcome.stderr)
     assert "Nothing was published; readers keep the last good generation." in outcome.stderr
     assert demo.fingerprints() == before
+    tasks = transform_tasks(demo, "START_TIME_DESC", "FAILED")
+    failed = {task["name"]: task for task in tasks if task["state_type"] == "FAILED"}
+    assert failed
+    assert all(re.match(r"test \w*origin", name) for name in failed), failed
+    assert all("Got 1 result" in task["state"]["message"] for task in failed.values())
+    assert "model fct_flights" not in {task["name"] for task in tasks}, "what was skipped was not run"
 
 
 def test_marts_built_step_by_step_equal_a_fresh_build(demo: Demo, shown: str) -> None:
