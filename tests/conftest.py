@@ -115,7 +115,11 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         return
     local = LocalPostgres(tmp_path_factory.mktemp("postgres"))
     try:
-        yield Server.of(local.start())
+        server = Server.of(local.start())
+        with server.connect() as connection:  # a killed server loses nothing by it; only a machine would
+            connection.execute("alter system set fsync = off")
+            connection.execute("select pg_reload_conf()")
+        yield server
     finally:
         local.destroy()
 
