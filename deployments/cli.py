@@ -41,6 +41,7 @@ from connectors.registry import SOURCES, source_named
 from connectors.replay import replay
 from connectors.sweep import sweep
 from connectors.windows import Mode, WindowState, plan_backfill, windows_of
+from deployments.bi.commands import app as bi_app
 from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
 from deployments.demo.summary import print_summary
@@ -54,6 +55,7 @@ WAREHOUSE_PUBLISHER = Database("warehouse_publisher")
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 backfill_app = typer.Typer(help="Fill windows: plan, run, pause, resume, cancel.", no_args_is_help=True)
 app.add_typer(backfill_app, name="backfill")
+app.add_typer(bi_app, name="bi")
 # A terminal narrower than the tables folds their lines; a cell that ends in … could not be copied.
 console = Console(highlight=False, soft_wrap=True, width=max(Console().width, 120))
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
