@@ -89,7 +89,17 @@ def _export(folder: Path) -> None:
             if name.startswith(f"{kind}/"):
                 title, content = simplified(asset)
                 file = folder / kind / f"{re.sub(r'[^a-z0-9]+', '_', title.lower()).strip('_')}.yaml"
-                file.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
+                file.write_text(yaml.dump(content, Dumper=_Readable, sort_keys=False, allow_unicode=True, width=110))
+
+
+class _Readable(yaml.SafeDumper):
+    """Text of several lines, SQL above all, as a block of lines."""
+
+
+_Readable.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None),
+)
 
 
 # An asset of each kind, as a name for its file and without what is of one installation or one session: numbers, which
