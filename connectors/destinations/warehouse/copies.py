@@ -186,7 +186,10 @@ def keep_indexes(connection: psycopg.Connection, mart: Mart, undo: str) -> None:
         if index not in there:
             connection.execute(
                 sql.SQL("create index {} on {} using {} ({})").format(
-                    sql.Identifier(f"{_INDEX}{undo}_{number}"), target, sql.Identifier(index.method), _names(index.columns)
+                    sql.Identifier(f"{_INDEX}{undo}_{number}"),
+                    target,
+                    sql.Identifier(index.method),
+                    _names(index.columns),
                 )
             )
 

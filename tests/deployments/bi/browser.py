@@ -68,9 +68,14 @@ class Page:
     def _note(self, message: dict[str, Any]) -> None:
         facts = message.get("params", {})
         if message.get("method") == "Network.requestWillBeSent":
-            self.requests[facts["requestId"]] = {"url": facts["request"]["url"], "post": facts["request"].get("postData")}
+            self.requests[facts["requestId"]] = {
+                "url": facts["request"]["url"],
+                "post": facts["request"].get("postData"),
+            }
         elif message.get("method") == "Network.responseReceived" and facts["requestId"] in self.requests:
             self.requests[facts["requestId"]]["status"] = facts["response"]["status"]
+        elif message.get("method") == "Network.loadingFailed" and facts["requestId"] in self.requests:
+            self.requests[facts["requestId"]]["blocked"] = facts.get("blockedReason")
 
 
 @contextmanager
