@@ -134,11 +134,16 @@ def test_superset_answers_the_query_of_each_chart(client: httpx.Client, chart: C
 def test_superset_reads_as_the_reader_and_does_not_keep_its_password(stack: LocalStack, client: httpx.Client) -> None:
     reader = make_url(stack.environment()["HEADWATER_WAREHOUSE_READER_URL"])
     [database] = [number for uuid, number in ids(client, "database").items() if uuid in assets("databases")]
-    sql = "select current_user, current_setting('transaction_read_only') as read_only"
+    # Superset forbids current_user and the like; these views say the same.
+    sql = (
+        "select role_name::text as role, setting as read_only from information_schema.enabled_roles, pg_settings"
+        " where name = 'transaction_read_only'"
+    )
     answer = client.post("/sqllab/execute/", json={"database_id": database, "sql": sql, "schema": "serving"})
-    assert answer.json()["data"] == [{"current_user": "headwater_reader", "read_only": "on"}]
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["data"] == [{"role": "headwater_reader", "read_only": "on"}]
     refused = client.post("/sqllab/execute/", json={"database_id": database, "sql": "create table serving.t (i int)"})
-    assert refused.status_code >= 400
+    assert "does not allow for DDL/DML" in refused.text
     password = stack.secrets.password(service.SUPERSET)
     with psycopg.connect(
         host=reader.host, port=reader.port, dbname=service.SUPERSET, user=service.SUPERSET, password=password
@@ -151,7 +156,7 @@ def test_superset_reads_as_the_reader_and_does_not_keep_its_password(stack: Loca
 def test_nobody_gets_in_without_the_password(address: str) -> None:
     login = {"username": service.ADMINISTRATOR, "password": "admin", "provider": "db"}
     assert httpx.post(f"{address}/api/v1/security/login", json=login, timeout=30).status_code == 401
-    assert httpx.get(f"{address}/api/v1/dashboard/", timeout=30).json()["count"] == 0
+    assert httpx.get(f"{address}/api/v1/dashboard/", timeout=30).status_code == 401
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
