@@ -123,11 +123,11 @@ def _work(what: str, workers: str, backfill: str = "") -> None:
     from uuid import UUID
 
     from connectors.backfill import begin, work
+    from connectors.backfill_plan import plan_backfill
     from connectors.connections import Database, EnvironmentConnections
     from connectors.ingest import Destination, ingest
     from connectors.model import Cursor, Windows
     from connectors.postgres import PostgresSource, TableStream
-    from connectors.windows import plan_backfill
 
     stream = TableStream(
         name=_table(what),

@@ -22,13 +22,13 @@ from psycopg.rows import class_row
 from sqlalchemy.engine import URL
 from uuid_utils.compat import uuid7
 
+from connectors.backfill_plan import BackfillPlan
 from connectors.connections import Connections
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.errors import ConfigurationError, HeadwaterError, TransientError
 from connectors.ingest import Destination, Logger, ingest
 from connectors.model import Source, Stream, Window
 from connectors.replay import replay
-from connectors.windows import BackfillPlan
 
 ROWS_AT_ONCE = 1_000_000
 """How many rows a batch is to have, by estimate: so many that what a load costs beside its rows is little of it, and so

@@ -6,42 +6,26 @@ Everything else is Prefect's own: `prefect deployment run`, the dashboard, sched
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import os
 import sys
-import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from getpass import getuser
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
-from uuid import UUID
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from sqlalchemy.engine import make_url
 
-from connectors.backfill import ROWS_AT_ONCE, BackfillState, backfills, progress, set_state
-from connectors.connections import Database, EnvironmentConnections
-from connectors.destinations.landing import Landing
+from connectors.connections import EnvironmentConnections
 from connectors.destinations.warehouse.migrations import upgrade
-from connectors.destinations.warehouse.rollback import release, roll_back
 from connectors.errors import HeadwaterError
-from connectors.export import ExportFormat, export
-from connectors.ingest import LANDING, WAREHOUSE_LOADER, WAREHOUSE_OWNER, Destination
-from connectors.model import Source, Stream, stream_of
-from connectors.rebuild import rebuild
-from connectors.reconcile import MOST_WINDOWS, reconcile
-from connectors.registry import SOURCES, source_named
-from connectors.replay import replay
-from connectors.sweep import sweep
-from connectors.windows import Mode, WindowState, plan_backfill, windows_of
-from deployments.bi.commands import app as bi_app
+from connectors.ingest import WAREHOUSE_OWNER
+from connectors.registry import SOURCES
+from deployments.commands import backfill, bi, loads, publishing, windows
+from deployments.commands.terminal import console, errors, step
 from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
 from deployments.demo.summary import print_summary
@@ -50,15 +34,11 @@ from deployments.local.layout import PROJECT_ROOT, default_home
 from deployments.local.stack import LocalStack
 from deployments.scaffold import Kind, NewSource, scaffold
 
-WAREHOUSE_PUBLISHER = Database("warehouse_publisher")
-
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-backfill_app = typer.Typer(help="Fill windows: plan, run, pause, resume, cancel.", no_args_is_help=True)
-app.add_typer(backfill_app, name="backfill")
-app.add_typer(bi_app, name="bi")
-# A terminal narrower than the tables folds their lines; a cell that ends in … could not be copied.
-console = Console(highlight=False, soft_wrap=True, width=max(Console().width, 120))
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+for commands in (windows.app, loads.app, publishing.app):
+    app.add_typer(commands)
+app.add_typer(backfill.app, name="backfill")
+app.add_typer(bi.app, name="bi")
 
 
 def main() -> None:
@@ -92,7 +72,7 @@ def _setup(verbose: Annotated[bool, typer.Option("--verbose", help="Say more.")]
 @app.command()
 def up(demo: bool = True, clock: Clock = None) -> None:
     """Start the local stack: PostgreSQL, Prefect server and worker, and the demo's source systems."""
-    with _step("Local stack"):
+    with step("Local stack"):
         environment = _up(LocalStack(default_home()), demo=demo, clock=clock)
     _print_addresses(environment)
 
@@ -135,7 +115,7 @@ def status() -> None:
 def demo(clock: Clock = None) -> None:
     """Start everything, run the pipeline on real data, and show what came of it."""
     stack = LocalStack(default_home())
-    with _step("Local stack"):
+    with step("Local stack"):
         environment = _up(stack, demo=True, clock=clock)
     _run_pipeline()
     print_summary(EnvironmentConnections(), console)
@@ -191,280 +171,6 @@ def new_source(
     )
     for requirement in new.requirements:
         console.print(f"  {requirement.environment_variable} ({requirement.kind})")
-
-
-def _stream_named(name: str) -> tuple[Source, Stream]:
-    source_name, _, stream_name = name.partition(".")
-    source = source_named(source_name)
-    return source, stream_of(source, stream_name)
-
-
-@app.command("windows")
-def windows_command(
-    stream: Annotated[str, typer.Argument(help="Source and stream, e.g. flights_api.flights.")],
-    start: Annotated[str | None, typer.Option(help="From here on, ISO 8601, in the windows' time zone.")] = None,
-    end: Annotated[str | None, typer.Option(help="Up to here, exclusive.")] = None,
-    state: Annotated[WindowState | None, typer.Option(help="Only those.")] = None,
-) -> None:
-    """How each window of a stream is, by the ledger, raw and the landing."""
-    source, definition = _stream_named(stream)
-    found = windows_of(
-        source,
-        definition,
-        Destination.of(EnvironmentConnections()),
-        start=definition.windows.instant(start, "start") if start else None,
-        end=definition.windows.instant(end, "end") if end else None,
-    )
-    table = Table("window", "state", "rows", "in raw", "attempts", "changed or read", "why", box=None, pad_edge=False)
-    for each in found:
-        if state is None or each.state is state:
-            rows = "" if each.rows is None else f"{each.rows:,}"
-            at = f"{each.at:%Y-%m-%d %H:%M:%S}" if each.at else ""
-            table.add_row(
-                str(each.window), each.state, rows, f"{each.in_raw:,}", str(each.attempts), at, Text(each.why)
-            )
-    console.print(table)
-    states = Counter(each.state for each in found)
-    console.print(", ".join(f"{count:,} {name}" for name, count in sorted(states.items())) or "No windows yet.")
-
-
-@backfill_app.command("plan")
-def backfill_plan(
-    stream: Annotated[str, typer.Argument(help="Source and stream, e.g. flights_api.flights.")],
-    start: Annotated[str | None, typer.Option(help="From here on, ISO 8601, in the windows' time zone.")] = None,
-    end: Annotated[str | None, typer.Option(help="Up to here, exclusive.")] = None,
-    mode: Annotated[Mode, typer.Option(help="Which windows.")] = Mode.MISSING,
-    replay: Annotated[bool, typer.Option("--replay", help="From the landing alone, without the source.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
-    """What a backfill would do; nothing is done."""
-    from tasks.backfill import plan_lines
-    from tasks.transform import downstream
-
-    source, definition = _stream_named(stream)
-    connections = EnvironmentConnections()
-    plan = plan_backfill(
-        source,
-        definition,
-        Destination.of(connections),
-        start=definition.windows.instant(start, "start") if start else None,
-        end=definition.windows.instant(end, "end") if end else None,
-        mode=mode,
-        replay=replay,
-        connections=connections,
-    )
-    if json_:
-        models = [{"model": each.model, "how": each.how} for each in downstream(plan.source, plan.stream)]
-        console.print_json(json.dumps({**plan.as_json(), "downstream": models}))
-        return
-    for line in plan_lines(plan):
-        console.print(line, markup=False)
-
-
-@backfill_app.command("run")
-def backfill_run(
-    stream: Annotated[str, typer.Argument(help="Source and stream, e.g. flights_api.flights.")],
-    start: Annotated[str | None, typer.Option(help="From here on, ISO 8601, in the windows' time zone.")] = None,
-    end: Annotated[str | None, typer.Option(help="Up to here, exclusive.")] = None,
-    mode: Annotated[Mode, typer.Option(help="Which windows.")] = Mode.MISSING,
-    replay: Annotated[bool, typer.Option("--replay", help="From the landing alone, without the source.")] = False,
-    backward: Annotated[bool, typer.Option("--backward", help="The latest window first.")] = False,
-    at_once: Annotated[int, typer.Option(help="How many runs work on it at most.")] = 4,
-    rows_at_once: Annotated[int, typer.Option(help="Rows that are read as one load at most.")] = ROWS_AT_ONCE,
-    deployment: Annotated[str, typer.Option(help="The deployment that is run.")] = "backfill/nyc",
-) -> None:
-    """Run a backfill on the work pool, and follow it."""
-    from deployments.watch import run_deployment
-
-    source_name, _, stream_name = stream.partition(".")
-    stream_of(source_named(source_name), stream_name)
-    parameters = {
-        "source": source_name,
-        "streams": [stream_name],
-        "start": start,
-        "end": end,
-        "mode": mode.value,
-        "replay": replay,
-        "backward": backward,
-        "at_once": at_once,
-        "rows_at_once": rows_at_once,
-    }
-    with _step("Backfill"):
-        run_deployment(deployment, lambda line: console.print(f"  {line}", style="dim"), parameters=parameters)
-
-
-@backfill_app.command("list")
-def backfill_list() -> None:
-    """The latest backfills."""
-    table = Table(
-        "backfill", "stream", "state", "loaded", "failed", "left", "rows", "seconds", box=None, pad_edge=False
-    )
-    for each in backfills(EnvironmentConnections().database(WAREHOUSE_LOADER)):
-        counts = (each.loaded, each.failed, each.waiting + each.running, each.rows)
-        name = f"{each.source}.{each.stream}"
-        table.add_row(str(each.backfill_id), name, each.state, *(f"{n:,}" for n in counts), f"{each.seconds:.0f}")
-    console.print(table)
-
-
-def _set_backfill(backfill_id: UUID, state: BackfillState, said: str) -> None:
-    warehouse = EnvironmentConnections().database(WAREHOUSE_LOADER)
-    set_state(warehouse, backfill_id, state)
-    console.print(f"{said}: {progress(warehouse, backfill_id)}.")
-
-
-BackfillId = Annotated[UUID, typer.Argument(help="As `headwater backfill list` shows it.")]
-
-
-@backfill_app.command("pause")
-def backfill_pause(backfill_id: BackfillId) -> None:
-    """Let a backfill rest once the batches that are being loaded are in raw."""
-    _set_backfill(backfill_id, BackfillState.PAUSED, "Paused")
-
-
-@backfill_app.command("resume")
-def backfill_resume(backfill_id: BackfillId) -> None:
-    """Let a paused backfill go on."""
-    _set_backfill(backfill_id, BackfillState.RUNNING, "Goes on")
-
-
-@backfill_app.command("cancel")
-def backfill_cancel(backfill_id: BackfillId) -> None:
-    """End a backfill; the batches that are being loaded are loaded. What is left is in the next plan."""
-    _set_backfill(backfill_id, BackfillState.CANCELLED, "Cancelled")
-
-
-@app.command("reconcile")
-def reconcile_command(
-    stream: Annotated[str, typer.Argument(help="Source and stream, e.g. flights_api.flights.")],
-    start: Annotated[str | None, typer.Option(help="From here on, ISO 8601, in the windows' time zone.")] = None,
-    end: Annotated[str | None, typer.Option(help="Up to here, exclusive.")] = None,
-    most_windows: Annotated[int, typer.Option(help="Those that were compared longest ago.")] = MOST_WINDOWS,
-    heal: Annotated[bool, typer.Option("--heal", help="Read again what differs, and mark what is gone.")] = False,
-) -> None:
-    """Hold raw against the source, and name the rows that differ; exit code 1 if raw is not what the source is."""
-    source, definition = _stream_named(stream)
-    connections = EnvironmentConnections()
-    found = reconcile(
-        source,
-        definition,
-        connections,
-        Destination.of(connections),
-        start=definition.windows.instant(start, "start") if start else None,
-        end=definition.windows.instant(end, "end") if end else None,
-        most_windows=most_windows,
-        heal=heal,
-        run="headwater reconcile",
-    )
-    if found is None:
-        console.print(f"{stream} has nothing to compare yet.")
-        return
-    if found.findings.differences:
-        table = Table("window", "key", "what", "columns", "certain", "healed", box=None, pad_edge=False)
-        for each in found.findings.differences:
-            said = ["yes" if answer else "no" for answer in (each.is_certain, each.is_healed)]
-            table.add_row(
-                str(each.window or ""), Text(", ".join(each.key)), each.kind, Text(", ".join(each.columns)), *said
-            )
-        console.print(table)
-    console.print(f"{stream}: {found}.", markup=False)
-    if found.error:
-        errors.print(Text(found.error))
-    if found.findings.is_alarming:
-        raise typer.Exit(1)
-
-
-@app.command("rebuild")
-def rebuild_command(
-    stream: Annotated[str, typer.Argument(help="Source and stream, e.g. flights_api.flights.")],
-) -> None:
-    """Empty a raw table and fill it again from the landing alone, without asking the source."""
-    source, definition = _stream_named(stream)
-    report = rebuild(source, definition, Destination.of(EnvironmentConnections()))
-    console.print(f"raw_{stream} has {report.rows:,} rows, from {report.loads} loads.")
-
-
-@app.command("replay")
-def replay_command(
-    stream: Annotated[str, typer.Argument(help="Source and stream, e.g. flights_api.flights.")],
-    load: Annotated[
-        UUID | None, typer.Option(help="The whole of this load again, instead of what is in quarantine.")
-    ] = None,
-) -> None:
-    """Load rows from quarantine (or a whole load) again, from the landing, by the present definition."""
-    source, definition = _stream_named(stream)
-    reports = replay(source, definition, Destination.of(EnvironmentConnections()), load_id=load)
-    for report in reports:
-        console.print(f"Load {report.load_id}: {report}.")
-    if not reports:
-        console.print(f"Nothing of {stream} is in quarantine.")
-
-
-@app.command("export")
-def export_command(
-    stream: Annotated[str, typer.Argument(help="Source and stream, e.g. flights_api.flights.")],
-    to: Annotated[Path, typer.Option(help="A new file, or a folder for a file named after the load.")],
-    load: Annotated[UUID | None, typer.Option(help="This load.")] = None,
-    latest: Annotated[bool, typer.Option("--latest", help="The latest load that landed.")] = False,
-    form: Annotated[ExportFormat, typer.Option("--format", help="What to write.")] = ExportFormat.PARQUET,
-) -> None:
-    """Write a load from the landing as one file of Parquet or JSON lines, for other engines to read."""
-    if latest == (load is not None):
-        raise typer.BadParameter("Give either --load or --latest.")
-    source, definition = _stream_named(stream)
-    connections = EnvironmentConnections()
-    report = export(
-        source,
-        definition,
-        Landing(connections.object_store(LANDING)),
-        to,
-        form,
-        load_id=load,
-        warehouse=lambda: connections.database(WAREHOUSE_LOADER),
-    )
-    rejected = f", {report.rejected:,} of them as text with a reason" if report.rejected else ""
-    console.print(f"{report.path} has {report.rows:,} rows of load {report.load_id}{rejected}.")
-
-
-@app.command("sweep")
-def sweep_command(
-    older_than: Annotated[float, typer.Option(help="How many days ago it must have been written; one at least.")] = 7,
-) -> None:
-    """Delete what killed runs have left in the landing: objects that no manifest lists."""
-    destination = Destination.of(EnvironmentConnections())
-    reports = sweep(SOURCES.values(), destination, older_than=timedelta(days=older_than), run="headwater sweep")
-    table = Table("stream", "objects", "bytes", "left alone", box=None, pad_edge=False)
-    for report in reports:
-        name = f"{report.source}.{report.stream}"
-        table.add_row(name, f"{report.objects:,}", f"{report.bytes:,}", Text("\n".join(report.doubts)))
-    console.print(table)
-
-
-Group = Annotated[str | None, typer.Option(help="Only this group of marts; all without it.")]
-
-
-@app.command("rollback")
-def rollback_command(
-    group: Group = None,
-    to: Annotated[
-        int | None, typer.Option(help="The generation whose data is to be served; else the one before.")
-    ] = None,
-    why: Annotated[str, typer.Option(help="The trust record says so.")] = "rolled back",
-) -> None:
-    """Serve an earlier generation again, until it is released (HEADWATER_WAREHOUSE_PUBLISHER_URL)."""
-    publisher = EnvironmentConnections().database(WAREHOUSE_PUBLISHER)
-    for each in roll_back(publisher, group=group, to=to, by=getuser(), why=why):
-        console.print(f"{each.group}: generation {each.generation} is served, no longer {each.before}. It is on hold.")
-    console.print("No build moves what is on hold; `headwater release` lets the next one do so.")
-
-
-@app.command("release")
-def release_command(group: Group = None) -> None:
-    """Let the next publish move groups of marts that a rollback has put on hold."""
-    released = release(EnvironmentConnections().database(WAREHOUSE_PUBLISHER), group=group)
-    for name in released:
-        console.print(f"{name} moves with the next publish.")
-    if not released:
-        console.print("Nothing was on hold.")
 
 
 @app.command()
@@ -523,16 +229,8 @@ def _deploy(stack: LocalStack) -> None:
 def _run_pipeline() -> None:
     from deployments.watch import run_deployment
 
-    with _step("Pipeline"):
+    with step("Pipeline"):
         run_deployment("pipeline/nyc", lambda line: console.print(f"  {line}", style="dim"))
-
-
-@contextmanager
-def _step(name: str) -> Iterator[None]:
-    started = time.monotonic()
-    console.print(f"[bold]{name}[/] …")
-    yield
-    console.print(f"[bold]{name}[/] [green]done[/] in {time.monotonic() - started:.0f} s.")
 
 
 def _print_addresses(environment: Mapping[str, str]) -> None:

@@ -12,12 +12,12 @@ from uuid import UUID
 from prefect import flow, get_run_logger
 
 from connectors.backfill import ROWS_AT_ONCE, Progress, begin, closing, failures
+from connectors.backfill_plan import BackfillPlan, Mode, plan_backfill
 from connectors.destinations.warehouse.windows import unbuilt_windows
 from connectors.errors import ConfigurationError, DataError, HeadwaterError
 from connectors.ingest import WAREHOUSE_LOADER, Destination
 from connectors.model import Source, Stream, stream_of
 from connectors.registry import SOURCES, source_named
-from connectors.windows import BackfillPlan, Mode, plan_backfill
 from flows.transform import transform
 from tasks.backfill import call_for_help, send_home, show_plan, work_on
 from tasks.credentials import PrefectConnections

@@ -14,11 +14,11 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 
 from connectors.backfill import Batch, Progress, Worker, load, progress
+from connectors.backfill_plan import BackfillPlan, estimated
 from connectors.errors import HeadwaterError
 from connectors.ingest import WAREHOUSE_LOADER, Destination
 from connectors.model import stream_of
 from connectors.registry import source_named
-from connectors.windows import BackfillPlan, estimated
 from tasks.credentials import PrefectConnections
 from tasks.ingest import run_name, worth_another_try
 from tasks.transform import Downstream, downstream

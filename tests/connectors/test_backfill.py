@@ -17,12 +17,13 @@ import psutil
 import pytest
 
 from connectors.backfill import BackfillState, Worker, backfills, begin, failures, load, progress, set_state, work
+from connectors.backfill_plan import BackfillPlan, Mode, plan_backfill
 from connectors.errors import ConfigurationError, WindowError
 from connectors.ingest import Destination
 from connectors.model import Windows, WriteDisposition
 from connectors.rebuild import rebuild
 from connectors.rest import RestSource
-from connectors.windows import BackfillPlan, Mode, WindowState, plan_backfill, windows_of
+from connectors.windows import WindowState, windows_of
 from tests.conftest import Answer, Api, Warehouse
 from tests.connectors.examples import Prepare, Shop, connections, database, erp, raw, shop_source
 from tests.connectors.examples import load as load_new

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
 
 from deployments.bi import service
+from deployments.commands.terminal import console, step
 from deployments.local.layout import default_home
 from deployments.local.stack import LocalStack
 
 app = typer.Typer(help="Superset on the serving schema (make bi installs it).", no_args_is_help=True)
-console = Console(highlight=False, soft_wrap=True)
 
 
 @app.command()
 def up() -> None:
     """Start Superset on the local stack, with its dashboards as the files have them."""
     stack = LocalStack(default_home())
-    console.print("[bold]Superset[/] … (a minute the first time)")
-    address = service.start(stack)
+    with step("Superset"):
+        address = service.start(stack)
     name, password = service.administrator(stack)
     for label, value in (
         ("Flight operations", f"{address}/superset/dashboard/{service.DASHBOARD}/"),

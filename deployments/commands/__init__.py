@@ -1,0 +1,1 @@
+"""The commands of `headwater`, by what they are about; deployments/cli.py puts them together."""
