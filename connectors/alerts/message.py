@@ -123,7 +123,7 @@ class Message:
         if self.closed_why:
             yield "Recovered", self.closed_why
         if self.cause:
-            yield "Was it" if self.closed_at else "Likely cause", self.cause
+            yield "Likely cause", self.cause
         if self.affected_marts:
             yield "Marts", _listed(self.affected_marts)
         if self.affected_dashboards:

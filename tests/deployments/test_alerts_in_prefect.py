@@ -22,6 +22,7 @@ from connectors.alerts.deliver import Delivery
 from connectors.alerts.routing import parse_routing, read_routing
 from connectors.connections import EnvironmentConnections
 from connectors.errors import ConfigurationError
+from deployments.deploy import deploy_all
 from deployments.local.stack import LocalStack
 from tasks import alerts as tasks_alerts
 from tasks.alerts import block_lookup, notification_blocks, register_channels, send_alerts
@@ -169,6 +170,13 @@ def test_a_block_whose_mail_is_refused_says_so_without_its_password(desk: Desk, 
         asyncio.run(block.notify("body", "subject"))
     assert "554 refused, ***" in caught.value.log
     asyncio.run(block.notify("body", "subject"))  # a flow's own use of it goes on
+
+
+def test_a_file_that_cannot_be_meant_is_not_deployed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "alerts.yaml").write_text("channels: {slack: {kind: slak}}")
+    monkeypatch.setenv("HEADWATER_ALERTS_FILE", str(tmp_path / "alerts.yaml"))
+    with pytest.raises(ConfigurationError, match=r"alerts.yaml: the channel `slack`: Invalid value 'slak'"):
+        deploy_all()
 
 
 @pytest.mark.usefixtures("server")
