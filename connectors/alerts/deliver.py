@@ -100,14 +100,14 @@ def _connect(warehouse: URL) -> psycopg.Connection:
 
 
 def _drain_all(warehouse: URL, channels: Sequence[Channel], ends: float, mask: Mask, delivery: Delivery) -> None:
-    errors: list[HeadwaterError] = []
+    errors: list[Exception] = []
     lock = threading.Lock()
 
     def drain(channel: Channel) -> None:
         try:
             with translated_errors(), closing(_connect(warehouse)) as connection:
                 _drain(connection, channel, ends, mask, delivery, lock)
-        except HeadwaterError as error:
+        except Exception as error:  # noqa: BLE001 - it is raised where someone sees it
             errors.append(error)
 
     threads = [threading.Thread(target=drain, args=[channel], daemon=True) for channel in channels]

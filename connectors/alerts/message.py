@@ -84,8 +84,8 @@ class Message:
             "title": _clean_line(self.title, _LINE_LENGTH) or "Something is wrong, and nothing says what.",
             "cause": _clean(self.cause, _TEXT_LENGTH),
             "next_command": _clean(self.next_command, _LINE_LENGTH),
-            "owner": _clean_line(self.owner, _LINE_LENGTH) if self.owner else None,
-            "closed_why": _clean_line(self.closed_why, _LINE_LENGTH) if self.closed_why else None,
+            "owner": _clean_line(self.owner or "", _LINE_LENGTH) or None,
+            "closed_why": _clean_line(self.closed_why or "", _LINE_LENGTH) or None,
             "affected_marts": tuple(_clean_line(name, _LINE_LENGTH) for name in self.affected_marts),
             "affected_dashboards": tuple(_clean_line(name, _LINE_LENGTH) for name in self.affected_dashboards),
             "links": {_clean_line(name, _LINE_LENGTH): _clean_line(link, 2000) for name, link in self.links.items()},
@@ -131,7 +131,7 @@ class Message:
         if self.closed_why:
             yield "Recovered", self.closed_why
         if self.cause:
-            yield "Was it" if self.closed_at else "Likely cause", self.cause
+            yield "Likely cause", self.cause
         if self.affected_marts:
             yield "Marts", _listed(self.affected_marts)
         if self.affected_dashboards:

@@ -20,7 +20,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 from uuid_utils.compat import uuid7
 
-from connectors.alerts.message import Kind, Message, Outgoing
+from connectors.alerts.message import Kind, Message, Outgoing, Severity
 
 GIVEN_UP_AFTER = timedelta(days=3)
 _PENDING = "delivered_at is null and superseded_by is null and given_up_at is null"
@@ -151,14 +151,14 @@ def claim(connection: psycopg.Connection, channel: str, seconds: float) -> Claim
             where channel = %(channel)s and {_PENDING}
                 and (alert.alert_id = %(alert_id)s or incident_id = %(incident_id)s)
                 and (alert.created_at, alert.alert_id) <= (newest.created_at, newest.alert_id)
-            returning alert.alert_id, body, alert.created_at, until
+            returning alert.alert_id, alert.created_at, until, kind, subject, body
             """,  # noqa: S608 - a condition of our own
             {"seconds": seconds, "channel": channel, "alert_id": alert_id, "incident_id": incident_id},
         ).fetchall()
         if not claimed:  # what was due has been taken back meanwhile
             return None
-        claimed.sort(key=lambda row: (row[2], row[0]))
-        newest_id, body, _, until = claimed[-1]
+        claimed.sort(key=lambda row: (row[1], row[0]))
+        newest_id, _, until, kind, subject, body = claimed[-1]
         first = connection.execute(
             """
             select alert_id from ops.alerts
@@ -166,10 +166,18 @@ def claim(connection: psycopg.Connection, channel: str, seconds: float) -> Claim
             """,
             [incident_id, channel],
         ).fetchone()
-    message = Message.from_json(body)
+    message = _read(kind, subject, body)
     is_first = first is None and (incident_id is not None or message.kind is not Kind.CLOSED)
     outgoing = Outgoing(newest_id, message, first[0] if first else None, is_first)
     return Claim(channel, tuple(row[0] for row in claimed), until, outgoing)
+
+
+def _read(kind: str, subject: str, body: Mapping[str, Any]) -> Message:
+    """A message as it was kept; where another version of Headwater has kept it otherwise, its subject has to do."""
+    try:
+        return Message.from_json(body)
+    except (TypeError, ValueError):
+        return Message(kind=Kind(kind), severity=Severity.ERROR, title=subject)
 
 
 def settle(connection: psycopg.Connection, claim: Claim, answer: str) -> None:

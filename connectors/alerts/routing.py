@@ -257,6 +257,9 @@ def _check(routing: Routing, where: str) -> None:
             raise wrong(
                 f"route {number} leads to `{unknown[0]}`, which is no channel.", f"Define it, or use one of: {known}."
             )
+    for link in (routing.links.page, routing.links.prefect):
+        if link is not None and not link.startswith(("https://", "http://")):
+            raise wrong(f"`{link}` is no address to link to.", "Begin it with https://.")
     if routing.channels and not routing.channels_for(None, Severity.ERROR):
         raise wrong(
             "an error that nobody in particular owns would reach no channel.",

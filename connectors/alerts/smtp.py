@@ -114,7 +114,8 @@ def compose(sender: str, to: tuple[str, ...], subject: str, text: str, page: str
     mail = EmailMessage(policy=POLICY)
     mail["From"] = parse_address(sender)
     mail["To"] = [parse_address(each) for each in to]
-    mail["Subject"] = " ".join(subject.split())
+    # Python decodes what looks like an encoded word before it writes it, and a line break in it with it: a header more.
+    mail["Subject"] = " ".join(subject.split()).replace("=?", "= ?")
     mail["Date"] = format_datetime(localtime())
     # Out-of-office answers and mailing lists leave such mail alone.
     mail["Auto-Submitted"] = "auto-generated"

@@ -24,6 +24,7 @@ WAREHOUSE = "connectors/destinations/warehouse"
 TABLES = "tests/connectors/test_ingest_tables.py"
 OBJECTS = "tests/connectors/destinations/test_landing.py"
 API = "tests/connectors"
+ALERTS = "connectors/alerts"
 EXCHANGE = "connectors/http_exchange.py"
 SLEEPERS = "tests/connectors/test_races.py::test_a_run_that_wakes_up_after_its_successor_commits_nothing_and_says_why"
 
@@ -270,6 +271,41 @@ RULES = (
         "        error.what, error.remedy = mask(error.what), mask(error.remedy)\n",
         "        mask(error.what)\n",
         (f"{API}/test_auth.py", f"{API}/test_http.py"),
+    ),
+    Rule(
+        "of an incident and channel one deliverer at a time sends alerts",
+        f"{ALERTS}/outbox.py",
+        "            for update of alert skip locked\n",
+        "",
+        (f"{API}/alerts/test_delivery.py",),
+    ),
+    Rule(
+        "the newest alert that is due is sent, and those before it need not be",
+        f"{ALERTS}/outbox.py",
+        "order by created_at desc, alert_id desc limit 1",
+        "order by created_at, alert_id limit 1",
+        (f"{API}/alerts/test_delivery.py",),
+    ),
+    Rule(
+        "a channel that failed is left alone for a while",
+        f"{ALERTS}/deliver.py",
+        "is_held=is_held,",
+        "is_held=False,",
+        (f"{API}/alerts/test_delivery.py",),
+    ),
+    Rule(
+        "no alert is sent with a secret in it",
+        f"{ALERTS}/deliver.py",
+        "message=_masked(claim.outgoing.message, mask)",
+        "message=claim.outgoing.message",
+        (f"{API}/alerts/test_alert_canaries.py",),
+    ),
+    Rule(
+        "texts in alerts are no markup of Slack's",
+        f"{ALERTS}/slack.py",
+        '"<": "&lt;", ',
+        "",
+        (f"{API}/alerts/test_messages.py",),
     ),
 )
 

@@ -160,8 +160,8 @@ class Desk:
     slack: Receiver
     hook: Receiver
     routing: Routing = field(default_factory=lambda: parse_routing(ROUTING, "alerts.yaml"))
-    only: str | None = None
-    """Send to this channel alone."""
+    more_secrets: dict[str, str] = field(default_factory=dict)
+    """By the names that other channels of the routing ask for."""
 
     def connect(self) -> psycopg.Connection:
         return self.warehouse.connect("watcher")
@@ -196,11 +196,11 @@ class Desk:
         return incident_id
 
     def secrets(self) -> dict[str, str]:
-        return {"alerts_slack_url": self.slack.url, "alerts_hook_url": self.hook.url}
+        return {"alerts_slack_url": self.slack.url, "alerts_hook_url": self.hook.url, **self.more_secrets}
 
     def deliver(self, seconds: float = 20.0, **options: Any) -> Delivery:
         values = self.secrets()
-        channels = self.routing.open(lambda secret: values[secret.name], self.only)
+        channels = self.routing.open(lambda secret: values[secret.name])
         return deliver(self.warehouse.url("watcher"), channels, seconds, **options)
 
     def let_pass(self, interval: str) -> None:

@@ -327,6 +327,20 @@ def test_messages_for_a_channel_that_is_configured_no_more_are_given_up(desk: De
     assert desk.deliver().given_up == 1
 
 
+def test_a_message_that_another_version_has_written_is_told_by_its_subject(desk: Desk) -> None:
+    desk.open()
+    desk.warehouse.execute("""update ops.alerts set body = '{"version": 2, "kind": "shouted"}'""")
+    assert desk.deliver().delivered == 2
+    assert desk.hook.subjects == ["[error] [error] flights_api.flights cannot be loaded."]
+
+
+def test_without_channels_there_is_nothing_to_do(desk: Desk) -> None:
+    desk.open()
+    desk.let_pass("1 day")
+    assert str(deliver(desk.warehouse.url("watcher"), {})) == "0 sent"
+    assert desk.pending("slack") == 1
+
+
 def test_a_channel_without_its_secret_is_broken_and_the_others_work(desk: Desk) -> None:
     routing = parse_routing("channels: {a: {kind: slack}, hook: {kind: webhook}}\nroutes: [{channels: [a, hook]}]", "f")
     desk.routing = routing

@@ -36,6 +36,7 @@ MAIL = "channels: {mail: {kind: email, host: h, sender: a@b.c, to: [a@b.c]%s}}\n
         (SLACK + "routes: [{channels: [slack], severity: critical}]", "would reach no channel"),
         (SLACK + "routes: [{channels: [slak]}]", "route 1 leads to `slak`, which is no channel"),
         (SLACK + "routes: [{channels: [slack], severity: bad}]", "Invalid enum value 'bad'"),
+        ("links: {page: status}", "`status` is no address to link to"),
         (MAIL % ", port: '25'", "the channel `mail`: Expected `int`, got `str`"),
         (MAIL % ", security: none, user: u", "the channel `mail`: The password of u would be sent to h in clear."),
         (MAIL.replace("sender: a@b.c", "sender: a") % "", "the channel `mail`: 'a' is not an email address"),
