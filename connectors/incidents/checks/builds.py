@@ -98,6 +98,7 @@ def _killed(connection: psycopg.Connection) -> list[Sign]:
         select holder, lease_until from ops.streams s
         where source = 'dbt' and stream = 'transform' and holder is not null
           and (lease_until <= clock_timestamp() or not exists (select from pg_stat_activity a where a.pid = holder_pid))
+          and not exists (select from ops.dbt_invocations i where i.run_id = s.holder)
         """
     ).fetchone()
     if row is None:

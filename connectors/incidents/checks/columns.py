@@ -37,8 +37,8 @@ def check_columns(connection: psycopg.Connection, lineage: Lineage) -> Seen:  # 
                 kind="columns removed",
                 severity=Severity.WARNING,
                 title=f"{source}.{stream} no longer has {', '.join(names)}",
-                cause=f"The source dropped or renamed them before {at:%Y-%m-%d %H:%M} UTC. Raw keeps the columns, which "
-                "are null from then on.",
+                cause=f"The source dropped or renamed them before {at:%Y-%m-%d %H:%M} UTC. Raw keeps the columns; "
+                "they are null from then on.",
                 next_command=commands.export_latest(source, stream),
                 node=stream_node(source, stream),
             )

@@ -132,20 +132,7 @@ def _latest(connection: psycopg.Connection) -> list[_Load]:
 
 
 def _failed(load: _Load, failed: Iterable[_Load]) -> Sign:
-    alike = {each.name for each in failed if each.source == load.source and each.failure == load.failure}
-    node = stream_node(load.source, load.stream)
-    what = (
-        f"Stream {load.name} failed to load" if load.kind == LoadKind.ROWS else f"The keys of {load.name} were not read"
-    )
-    if (
-        load.error_class is errors.DestinationUnavailableError
-        and len({e.name for e in failed if e.error_class is load.error_class}) > 1
-    ):
-        node = DESTINATION
-        what = "Nothing can be loaded: the landing or the warehouse does not take it"
-    elif len(alike) > 1:
-        node = system_node(load.source)
-        what = f"Source {load.source} cannot be loaded: {len(alike)} of its streams fail for the same reason"
+    node, what = _place(load, failed)
     command = commands.ingest(load.source, full_refresh=load.error_class is errors.SourceRewoundError)
     return Sign(
         key=load.key,
@@ -157,6 +144,23 @@ def _failed(load: _Load, failed: Iterable[_Load]) -> Sign:
         node=node,
         run_id=load.run_id,
     )
+
+
+def _place(load: _Load, failed: Iterable[_Load]) -> tuple[str, str]:
+    """Where a failed load's trouble begins, and what it is."""
+    alike = {(each.source, each.stream) for each in failed if each.failure == load.failure}
+    if len(alike) > 1 and load.error_class is errors.DestinationUnavailableError:
+        return DESTINATION, f"{len(alike)} streams cannot be loaded: the landing or the warehouse does not take them"
+    streams = {stream for source, stream in alike if source == load.source}
+    if len(streams) > 1:
+        return (
+            system_node(load.source),
+            f"Source {load.source} cannot be loaded: {len(streams)} of its streams fail for the same reason",
+        )
+    what = f"Stream {load.name} failed to load"
+    if load.kind == LoadKind.KEYS:
+        what = f"The keys of {load.name} could not be read: its deletions are not seen"
+    return stream_node(load.source, load.stream), what
 
 
 def _killed(load: _Load) -> Sign:
