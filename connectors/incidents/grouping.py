@@ -116,6 +116,12 @@ class Grouping:
                 found = [owner for root, owner in owners.items() if self._lineage.is_above(root, sign.node)]
                 if trouble not in found:
                     _move(sign, trouble, min(found, key=lambda each: each.age))
+        for older in self.troubles:
+            younger = older.went_to
+            if younger is not None and not older.signs and not older.has_lost_root and older.age < younger.age:
+                for sign in list(younger.signs.values()):
+                    _move(sign, younger, older)
+                older.went_to = None
 
     def _gather_by_run(self) -> None:
         for one in self.troubles:

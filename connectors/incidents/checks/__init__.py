@@ -74,7 +74,7 @@ def take_stock(
             try:
                 with connection.transaction():
                     seen[scope] = CHECKS[scope](connection, lineage)
-            except psycopg.Error as error:
+            except Exception as error:
                 if connection.closed or connection.broken:
                     raise
                 problems.append(f"{scope}: {' '.join(str(error).split())}")

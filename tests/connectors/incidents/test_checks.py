@@ -88,7 +88,8 @@ def test_a_source_that_fails_is_one_incident_through_five_runs_and_recovers_with
                 load(source, api, destination, run=RUN)
             assert look(warehouse).opened == ((1,) if number == 0 else ())
     [(title, cause, command, owner, run)] = warehouse.query(
-        "select i.title, i.cause, i.next_command, i.owner, s.run_id from ops.incidents i join ops.signs s using (incident_id)"
+        "select i.title, i.cause, i.next_command, i.owner, s.run_id"
+        " from ops.incidents i join ops.signs s using (incident_id)"
     )
     assert title == "Stream shop.orders failed to load"
     assert "down, cannot be reached" in cause
@@ -162,7 +163,7 @@ def test_rows_in_quarantine_and_columns_that_are_gone_are_warnings(
 ) -> None:
     rows = [order(number, price=number, note="x") for number in range(3)]
     served = Shop(api, rows)
-    source = shop_source(columns={"changed": "timestamptz", "at": "timestamptz", "price": "bigint"})
+    source = shop_source(columns={"changed": "timestamptz", "at": "timestamptz", "price": "bigint"}, reject_limit=1.0)
     load(source, api, destination)
     assert look(warehouse).open == ()
     changed = "2024-01-02T00:00:00Z"
@@ -195,11 +196,15 @@ def test_a_stale_source_stays_stale_when_an_old_window_is_read_again_and_recover
         "create table t (id int primary key, at timestamptz);"
         "insert into t select n, now() - n * interval '1 day' from generate_series(0, 9) n"
     )
-    source = erp(name="t", primary_key=("id",), event_time="at", cursor=None, windows=Windows(first="2024-01-01"))
+    [(first, reached)] = warehouse.query(
+        "select (now() - interval '9 d')::date::text, (now() - interval '5 d')::date::text"
+    )
+    source = erp(name="t", primary_key=("id",), event_time="at", cursor=None, windows=Windows(first=first))
     url = warehouse.server.url.set(database=connection.info.dbname).render_as_string(hide_password=False)
     environment = EnvironmentConnections({"HEADWATER_ERP_URL": url})
     warehouse.execute(
-        "create schema marts; create table marts.fct_t as select 1 as id; grant usage on schema marts to headwater_publisher; grant select on marts.fct_t to headwater_publisher"
+        "create schema marts; create table marts.fct_t as select 1 as id;"
+        "grant usage on schema marts to headwater_publisher; grant select on marts.fct_t to headwater_publisher"
     )
     shop(warehouse)
     warehouse.execute(
@@ -209,23 +214,22 @@ def test_a_stale_source_stays_stale_when_an_old_window_is_read_again_and_recover
     mart = Mart("fct_t", "marts", ("id",), feeds=(Feed("erp", "t", timedelta(days=2), timedelta(days=4)),))
 
     def read(days_ago: int) -> None:
-        [(start, end)] = warehouse.query(
-            "select date_trunc('day', now()) - %s * interval '1 day', date_trunc('day', now()) - %s * interval '1 day'",
-            [days_ago, days_ago - 1],
-        )
-        ingest(source, source.streams[0], environment, destination, window=Window(start, end))
-        reached = positions(warehouse.url("loader"), [source])
-        publish(warehouse.url("publisher"), [mart], invocation_id="test", positions=reached)
+        [(start,)] = warehouse.query("select date_trunc('day', now()) - %s * interval '1 day'", [days_ago])
+        day = Window(start, start + timedelta(days=1))
+        ingest(source, source.streams[0], environment, destination, window=day)
+        known = positions(warehouse.url("loader"), [source])
+        publish(warehouse.url("publisher"), [mart], invocation_id="test", positions=known)
 
-    read(6)
+    for days_ago in (9, 8, 7, 6):
+        read(days_ago)
     look(warehouse)
     [(kind, severity, title, command)] = signs(warehouse, "kind, severity, title, next_command")
     assert (kind, severity) == ("stream stale", "critical")
-    assert title.startswith("erp.t is stale: readers have it up to")
+    assert title == f"erp.t is stale: readers have it up to {reached} 00:00 UTC"
     assert command == "prefect deployment run ingest/erp --watch"
     read(8)
     assert look(warehouse).closed == ()
-    for days_ago in (7, 6, 5, 4, 3):
+    for days_ago in (5, 4, 3):
         read(days_ago)
     assert (look(warehouse).closed, signs(warehouse, "kind, severity")) == ((), [("stream late", "warning")])
     for days_ago in (2, 1):
@@ -293,15 +297,15 @@ def test_a_group_that_is_held_back_by_a_failed_test_is_the_same_incident_and_one
     )
     look(warehouse)
     assert incidents(warehouse, "root, severity, next_command") == [
-        (MART, "error", "prefect deployment run transform/nyc --watch"),
         ("group.people", "warning", "headwater release --group people"),
+        (MART, "error", "prefect deployment run transform/nyc --watch"),
     ]
     assert ("group held back", "error", "group.sales") in signs(warehouse)
     warehouse.execute(
         "insert into ops.published_sources values (1, 'fct_orders', 'shop', 'orders', now(), now(), now())"
     )
-    assert look(warehouse, "serving").worse == (1,)
-    assert incidents(warehouse, "severity, affected_dashboards") == [("critical", ["board"]), ("warning", [])]
+    assert look(warehouse, "serving").worse == (2,)
+    assert incidents(warehouse, "severity, affected_dashboards") == [("warning", []), ("critical", ["board"])]
     invocation(warehouse, "two")
     warehouse.execute(
         "update ops.serving_groups set held_back_since = null, held_back_why = null, hold_since = null, hold_why = null"
