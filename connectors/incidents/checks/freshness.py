@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 
 from connectors.incidents.checks import commands
+from connectors.incidents.kinds import Kind
 from connectors.incidents.lineage import Lineage, stream_node
 from connectors.incidents.observe import Seen
 from connectors.incidents.signs import Severity, Sign
@@ -58,7 +59,7 @@ def _sign(
     )
     return Sign(
         key=f"freshness {source}.{stream}",
-        kind=f"stream {word}",
+        kind=Kind.STREAM_STALE if is_stale else Kind.STREAM_LATE,
         severity=severity,
         title=f"{source}.{stream} is {word}: {known}",
         cause=f"{last}, {why}" if loaded_at else f"{last}.",

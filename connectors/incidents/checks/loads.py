@@ -13,6 +13,7 @@ from psycopg.rows import class_row
 from connectors import errors
 from connectors.destinations.warehouse.ledger import LoadKind
 from connectors.incidents.checks import commands
+from connectors.incidents.kinds import Kind
 from connectors.incidents.lineage import DESTINATION, Lineage, stream_node, system_node
 from connectors.incidents.observe import Seen
 from connectors.incidents.signs import Severity, Sign
@@ -136,7 +137,7 @@ def _failed(load: _Load, failed: Iterable[_Load]) -> Sign:
     command = commands.ingest(load.source, full_refresh=load.error_class is errors.SourceRewoundError)
     return Sign(
         key=load.key,
-        kind="load failed",
+        kind=Kind.LOAD_FAILED,
         severity=Severity.ERROR,
         title=what,
         cause=f"{cause_of(load.error_class)} It said: {load.error}",
@@ -166,7 +167,7 @@ def _place(load: _Load, failed: Iterable[_Load]) -> tuple[str, str]:
 def _killed(load: _Load) -> Sign:
     return Sign(
         key=load.key,
-        kind="load killed",
+        kind=Kind.LOAD_KILLED,
         severity=Severity.ERROR,
         title=f"The load of {load.name} was killed, and nobody has taken it up",
         cause="Its process or machine went away: out of memory, a restart, a lost network. Nothing is lost: the next "

@@ -196,9 +196,7 @@ def test_a_stale_source_stays_stale_when_an_old_window_is_read_again_and_recover
         "create table t (id int primary key, at timestamptz);"
         "insert into t select n, now() - n * interval '1 day' from generate_series(0, 9) n"
     )
-    [(first, reached)] = warehouse.query(
-        "select (now() - interval '9 d')::date::text, (now() - interval '5 d')::date::text"
-    )
+    [(first, reached)] = warehouse.query("select (current_date - 9)::text, (current_date - 5)::text")
     source = erp(name="t", primary_key=("id",), event_time="at", cursor=None, windows=Windows(first=first))
     url = warehouse.server.url.set(database=connection.info.dbname).render_as_string(hide_password=False)
     environment = EnvironmentConnections({"HEADWATER_ERP_URL": url})
