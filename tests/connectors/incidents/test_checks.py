@@ -11,6 +11,7 @@ from typing import Any
 import click
 import pytest
 import typer
+import yaml
 
 from connectors import errors
 from connectors.connections import EnvironmentConnections
@@ -19,13 +20,16 @@ from connectors.destinations.warehouse.marts import Feed, Mart
 from connectors.destinations.warehouse.positions import positions
 from connectors.destinations.warehouse.publish import publish
 from connectors.errors import ConfigurationError, HeadwaterError
-from connectors.incidents.checks import CHECKS, take_stock
+from connectors.incidents.checks import CHECKS, commands, take_stock
 from connectors.incidents.checks.loads import CAUSES, cause_of
 from connectors.incidents.observe import Observed
 from connectors.incidents.rules import Rules
 from connectors.ingest import Destination, ingest
 from connectors.model import Window, Windows
+from connectors.reconcile import can_be_reconciled
+from connectors.registry import SOURCES
 from deployments.cli import app
+from deployments.local.layout import PROJECT_ROOT
 from tests.conftest import Answer, Api, Warehouse
 from tests.connectors.examples import Prepare, Shop, erp, load, order, shop_source
 from tests.connectors.incidents.watching import MART, STREAM, events, incidents, shop
@@ -456,3 +460,23 @@ def reconciliation(warehouse: Warehouse, day: str, status: str, key: str = "") -
                 " %(key)s, 'missing', true)",
                 of,
             )
+
+
+def test_the_deployments_that_commands_name_are_those_of_prefect_yaml() -> None:
+    known = {
+        f"{str(each['entrypoint']).split('.')[1]}/{each['name']}"
+        for each in yaml.safe_load((PROJECT_ROOT / "prefect.yaml").read_text())["deployments"]
+    }
+    named = {commands.TRANSFORM}
+    for source in SOURCES.values():
+        named |= {commands.ingest(source.name), commands.ingest(source.name, full_refresh=True)}
+        if any(stream.deletes for stream in source.streams):
+            named.add(commands.deletions(source.name))
+        if any(can_be_reconciled(source, stream) for stream in source.streams):
+            named.add(commands.reconciliation(source.name))
+    assert {shlex.split(command)[3] for command in named} <= known
+
+
+def test_names_that_a_shell_would_take_apart_are_quoted() -> None:
+    assert shlex.split(commands.release("sales & co")) == ["headwater", "release", "--group", "sales & co"]
+    assert shlex.split(commands.replay("shop", "my orders; rm -r")) == ["headwater", "replay", "shop.my orders; rm -r"]
