@@ -149,6 +149,7 @@ class _Record:
             if trouble.incident_id is not None and not trouble.signs:
                 self._close(trouble)
         self.journal.remind(self.rules.remind_after)
+        self.journal.hand_over()
         return Observed(
             opened=tuple(self.journal.opened),
             worse=tuple(self.journal.worse),
