@@ -21,6 +21,7 @@ from connectors.registry import SOURCES, source_named
 from flows.transform import transform
 from tasks.backfill import call_for_help, send_home, show_plan, work_on
 from tasks.credentials import PrefectConnections
+from tasks.incidents import LOADED, noticed
 from tasks.ingest import run_name
 from tasks.schedules import do_missed_runs_at_once
 
@@ -63,25 +64,27 @@ def backfill(
         helper: the deployment of those who help.
     """
     system = source_named(source)
-    done = [
-        found
-        for stream in streams_with_windows(system, streams)
-        if (
-            found := _fill(
-                system,
-                stream,
-                mode=mode,
-                replay=replay,
-                start=start,
-                end=end,
-                backward=backward,
-                at_once=at_once,
-                rows_at_once=rows_at_once,
-                most_windows=most_windows,
-                helper=helper,
+    chosen = streams_with_windows(system, streams)
+    with noticed(*LOADED):
+        done = [
+            found
+            for stream in chosen
+            if (
+                found := _fill(
+                    system,
+                    stream,
+                    mode=mode,
+                    replay=replay,
+                    start=start,
+                    end=end,
+                    backward=backward,
+                    at_once=at_once,
+                    rows_at_once=rows_at_once,
+                    most_windows=most_windows,
+                    helper=helper,
+                )
             )
-        )
-    ]
+        ]
     if build and done and unbuilt_windows(PrefectConnections().database(WAREHOUSE_LOADER)):
         transform()
     return done
@@ -98,14 +101,15 @@ def catch_up(sources: list[str] | None = None, most_windows: int = 31) -> list[P
     chosen = [source_named(name) for name in sources] if sources else list(SOURCES.values())
     streams = [(source, stream) for source in chosen for stream in source.streams if stream.event_time is not None]
     done, failed = [], []
-    for source, stream in streams:
-        try:
-            found = _fill(source, stream, mode=Mode.MISSING, most_windows=most_windows)
-        except HeadwaterError as error:
-            get_run_logger().error("%s.%s could not be filled: %s", source.name, stream.name, error)
-            failed.append(error)
-        else:
-            done += [found] if found else []
+    with noticed(*LOADED):
+        for source, stream in streams:
+            try:
+                found = _fill(source, stream, mode=Mode.MISSING, most_windows=most_windows)
+            except HeadwaterError as error:
+                get_run_logger().error("%s.%s could not be filled: %s", source.name, stream.name, error)
+                failed.append(error)
+            else:
+                done += [found] if found else []
     if failed:
         raise failed[0]
     if done and unbuilt_windows(PrefectConnections().database(WAREHOUSE_LOADER)):

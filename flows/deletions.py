@@ -15,6 +15,7 @@ from connectors.model import Source, Stream, stream_of
 from connectors.registry import source_named
 from flows.ingest import STREAM_RUNNER, reports_of
 from tasks.deletions import find_deleted_rows
+from tasks.incidents import LOADED, noticed
 from tasks.schedules import do_missed_runs_at_once
 
 
@@ -36,9 +37,10 @@ def find_deletions(source: str, streams: list[str] | None = None, limit: float |
     system = source_named(source)
     check_limit(limit)
     chosen = streams_with_deletes(system, streams)
-    return reports_of(
-        {f"{source}.{stream.name}": find_deleted_rows.submit(source, stream.name, limit) for stream in chosen}
-    )
+    with noticed(*LOADED):
+        return reports_of(
+            {f"{source}.{stream.name}": find_deleted_rows.submit(source, stream.name, limit) for stream in chosen}
+        )
 
 
 def streams_with_deletes(source: Source, names: list[str] | None) -> list[Stream]:

@@ -20,6 +20,7 @@ from connectors.destinations.warehouse.ledger import LoadReport
 from connectors.errors import ConfigurationError, HeadwaterError, WindowError
 from connectors.model import Source, Stream, Window, check_full_refresh, stream_of
 from connectors.registry import source_named
+from tasks.incidents import LOADED, noticed
 from tasks.ingest import ingest_stream, one_instant
 from tasks.schedules import do_missed_runs_at_once
 
@@ -56,7 +57,8 @@ def ingest(
     chosen = [stream_of(system, name) for name in streams] if streams else list(system.streams)
     window = check_window(system, chosen, start, end)
     check_full_refresh(window, full_refresh)
-    return ingest_all([(system.name, stream.name) for stream in chosen], start, end, full_refresh)
+    with noticed(*LOADED):
+        return ingest_all([(system.name, stream.name) for stream in chosen], start, end, full_refresh)
 
 
 def check_window(source: Source, streams: Iterable[Stream], start: str | None, end: str | None) -> Window | None:

@@ -18,6 +18,7 @@ from connectors.destinations.warehouse.windows import unbuilt_windows
 from connectors.failpoints import reach
 from connectors.registry import SOURCES
 from tasks.credentials import WAREHOUSE_TRANSFORMER, PrefectConnections
+from tasks.incidents import BUILT, noticed
 from tasks.publish import check, publish_marts
 from tasks.schedules import do_missed_runs_at_once
 from tasks.transform import build, write_docs
@@ -37,7 +38,8 @@ def transform(select: str | None = None, full_refresh: bool = False) -> PublishR
     """
     transformer = PrefectConnections().database(WAREHOUSE_TRANSFORMER)
     run = f"flow run {flow_run.name} ({flow_run.id})"
-    with Lease(transformer, "dbt", "transform", run, wait_seconds=WAIT_SECONDS) as lease:
+    # Looked at when the lease is given free: a build that still has it is not over.
+    with noticed(*BUILT), Lease(transformer, "dbt", "transform", run, wait_seconds=WAIT_SECONDS) as lease:
         # What changes from here on may be half in this build: the next one has it.
         windows = unbuilt_windows(transformer)
         reached = positions(transformer, SOURCES.values())

@@ -13,16 +13,19 @@ from contextvars import copy_context
 
 from prefect import get_run_logger
 
+from connectors.alerts.routing import read_routing
 from connectors.errors import HeadwaterError
+from connectors.incidents.announcing import announcer
 from connectors.incidents.checks import take_stock
 from connectors.incidents.observe import Observed
+from tasks.alerts import send_alerts
 from tasks.credentials import WAREHOUSE_WATCHER, PrefectConnections
 from tasks.ingest import run_name
 
 LOADED = ("loads", "backfills", "quarantine", "columns", "freshness")
 """What loads change."""
-BUILT = ("builds", "serving", "freshness")
-"""What builds change."""
+BUILT = ("builds", "serving", "freshness", "watching")
+"""What builds change, and whether anybody watches: builds come regularly."""
 RECONCILED = ("reconciliations", "backfills")
 """What reconciliations change, which heal by reading windows."""
 
@@ -31,15 +34,21 @@ DEADLINE_SECONDS = 5.0
 
 @contextmanager
 def noticed(*scopes: str) -> Iterator[None]:
-    """Look at some subjects once this is over, however it ends. Use it inside a flow, around all that it does."""
+    """Look at some subjects once this is over, however it ends, and send the alerts that are due.
+
+    Use it inside a flow, around all that it does.
+    """
     try:
         yield
     finally:
         notice(*scopes)
+        send_alerts()
 
 
 def notice(*scopes: str) -> None:
-    """Look at some subjects now, and open, join and close incidents. It never raises, and has a deadline.
+    """Look at some subjects now, open, join and close incidents, and put messages about them into the outbox.
+
+    It never raises, and has a deadline.
 
     Args:
         scopes: of `connectors.incidents.checks.CHECKS`.
@@ -54,6 +63,7 @@ def notice(*scopes: str) -> None:
                     PrefectConnections().database(WAREHOUSE_WATCHER),
                     scopes,
                     run_id=run_name(),
+                    announce=announcer(read_routing()),
                     wait_seconds=DEADLINE_SECONDS,
                 )
             )

@@ -119,7 +119,9 @@ def snooze(warehouse: URL, incident_id: int, *, span: timedelta, by: str, why: s
         ).fetchone()
         assert row is not None  # noqa: S101 - it is there
         until = f"{row[0]:%Y-%m-%d %H:%M} UTC"
-        Journal(connection, None).note(incident_id, "snoozed", f"Until {until}, by {by}: {why}")
+        journal = Journal(connection, None)
+        journal.note(incident_id, "snoozed", f"Until {until}, by {by}: {why}")
+        journal.hand_over()
         return _incident(connection, incident_id)
 
 
@@ -132,7 +134,10 @@ def wake(warehouse: URL, incident_id: int, *, by: str) -> bool:
         DestinationUnavailableError: the warehouse does not answer.
     """
     with _open_incident(warehouse, incident_id) as connection:
-        return bool(Journal(connection, None).wake([incident_id], f"by {by}"))
+        journal = Journal(connection, None)
+        woken = journal.wake([incident_id], f"by {by}")
+        journal.hand_over()
+        return bool(woken)
 
 
 def close(warehouse: URL, incident_id: int, *, by: str, why: str, announce: Announce | None = None) -> None:

@@ -10,7 +10,7 @@ incident of a root that it is at or downstream of; if there are several, where i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from connectors.incidents.lineage import Lineage
@@ -59,14 +59,19 @@ class Grouping:
 
     def add(self, signs: Iterable[Sign]) -> None:
         """Find a place for signs that are in no incident, and have each incident be of one trouble again."""
+        owners = self._owners()
         for sign in sorted(signs, key=self._upstream_first):
-            home = self._by_lineage(sign) or self._by_run(sign) or self._returning(sign)
+            home = self._by_lineage(sign, owners) or self._by_run(sign) or self._returning(sign)
             if home is None:
                 home = Trouble(age=max((each.age for each in self.troubles), default=0) + 1)
             if home not in self.troubles:
                 self.troubles.append(home)
                 self.troubles.sort(key=lambda each: each.age)
             home.signs[sign.key] = sign
+            if sign.node is not None and not any(self._lineage.is_above(root, sign.node) for root in owners):
+                for root in [root for root in owners if self._lineage.is_above(sign.node, root)]:
+                    del owners[root]
+                owners[sign.node] = home
         self._gather_by_lineage()
         self._gather_by_run()
 
@@ -81,10 +86,9 @@ class Grouping:
     def _upstream_first(self, sign: Sign) -> tuple[bool, int, str]:
         return sign.node is None, len(self._lineage.above(sign.node)) if sign.node else 0, sign.key
 
-    def _by_lineage(self, sign: Sign) -> Trouble | None:
+    def _by_lineage(self, sign: Sign, owners: Mapping[str, Trouble]) -> Trouble | None:
         if sign.node is None:
             return None
-        owners = self._owners()
         above = [owner for root, owner in owners.items() if self._lineage.is_above(root, sign.node)]
         below = [owner for root, owner in owners.items() if self._lineage.is_above(sign.node, root)]
         found = [each for each in above if sign.node in each.nodes()] or above or below
@@ -116,6 +120,12 @@ class Grouping:
                 found = [owner for root, owner in owners.items() if self._lineage.is_above(root, sign.node)]
                 if trouble not in found:
                     _move(sign, trouble, min(found, key=lambda each: each.age))
+        for older in self.troubles:
+            younger = older.went_to
+            if younger is not None and not older.signs and not older.has_lost_root and older.age < younger.age:
+                for sign in list(younger.signs.values()):
+                    _move(sign, younger, older)
+                older.went_to = None
 
     def _gather_by_run(self) -> None:
         for one in self.troubles:
@@ -129,11 +139,6 @@ def roots_of(lineage: Lineage, nodes: Iterable[str]) -> set[str]:
     """Those of some nodes that none of the others is upstream of."""
     nodes = set(nodes)
     return {node for node in nodes if not lineage.above(node) & nodes}
-
-
-def emptied(troubles: Iterable[Trouble]) -> Iterator[Trouble]:
-    """Those that have no sign left."""
-    return (each for each in troubles if not each.signs)
 
 
 def _move(sign: Sign, source: Trouble, target: Trouble) -> None:

@@ -37,14 +37,12 @@ class Journal:
     reopened: list[int] = field(default_factory=list)
     closed: list[int] = field(default_factory=list)
     reminded: list[int] = field(default_factory=list)
+    _noted: list[list[object]] = field(default_factory=list)
     _due: list[tuple[int, Kind, datetime | None]] = field(default_factory=list)
 
     def note(self, incident_id: int, event: str, detail: str, run_id: str | None = None) -> None:
-        """Add an event to an incident's story."""
-        self.connection.execute(
-            "insert into ops.incident_events (incident_id, event, detail, run_id) values (%s, %s, %s, %s)",
-            [incident_id, event, detail, run_id or self.run_id],
-        )
+        """Add an event to an incident's story; it is written with the next `hand_over`."""
+        self._noted.append([incident_id, event, detail, run_id or self.run_id])
 
     def open(self, incident_id: int, lead: Sign) -> None:
         self.note(incident_id, "opened", lead.title, lead.run_id)
@@ -107,7 +105,8 @@ class Journal:
         return woken
 
     def remind(self, after: Mapping[Severity, timedelta | None]) -> None:
-        """Say again what has been open for long, and what was snoozed until now; then hand over all that is due."""
+        """Say again what has been open for long, and what was snoozed until now."""
+        self._write_events()
         over = [
             incident_id
             for (incident_id,) in self.connection.execute(
@@ -134,10 +133,10 @@ class Journal:
             self.note(incident_id, "reminded", "It is still there.")
             self.reminded.append(incident_id)
             self._due.append((incident_id, Kind.REMINDER, None))
-        self.hand_over()
 
     def hand_over(self) -> None:
-        """Have the messages written that are due, each with the incident as it is now."""
+        """Write the events, and have the messages written that are due, each with the incident as it is now."""
+        self._write_events()
         if self.announce is not None:
             incidents = read_incidents(self.connection, {incident_id for incident_id, *_ in self._due})
             for incident_id, kind, due_at in self._due:
@@ -148,3 +147,11 @@ class Journal:
                 number = row[0] if row else 1
                 self.announce(self.connection, Announcement(incidents[incident_id], kind, number, due_at))
         self._due.clear()
+
+    def _write_events(self) -> None:
+        with self.connection.cursor() as cursor:  # hundreds in one go: the warehouse may be far away
+            cursor.executemany(
+                "insert into ops.incident_events (incident_id, event, detail, run_id) values (%s, %s, %s, %s)",
+                self._noted,
+            )
+        self._noted.clear()

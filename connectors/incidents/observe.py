@@ -91,11 +91,10 @@ def observation(warehouse: URL, *, wait_seconds: float = WAIT_SECONDS) -> Iterat
         DestinationUnavailableError: the warehouse does not answer, or gave no turn in time.
     """
     with translated_errors(), connect(warehouse, "incidents") as connection:
-        connection.execute(
-            "select set_config('lock_timeout', %(most)s, true), set_config('statement_timeout', %(most)s, true)",
-            {"most": f"{wait_seconds * 1000:.0f}ms"},
-        )
+        most = f"{wait_seconds * 1000:.0f}ms"
+        connection.execute("select set_config('lock_timeout', %s, true)", [most])
         connection.execute(_LOCK)
+        connection.execute("select set_config('statement_timeout', %s, true)", [most])
         yield connection
 
 
@@ -150,6 +149,7 @@ class _Record:
             if trouble.incident_id is not None and not trouble.signs:
                 self._close(trouble)
         self.journal.remind(self.rules.remind_after)
+        self.journal.hand_over()
         return Observed(
             opened=tuple(self.journal.opened),
             worse=tuple(self.journal.worse),

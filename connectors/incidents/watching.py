@@ -93,13 +93,15 @@ def write_down(
         row = connection.execute(
             """
             insert into ops.incidents
-                (severity, title, cause, next_command, opened_at, last_seen_at, closed_at, closed_why)
+                (severity, title, cause, next_command, keys, opened_at, last_seen_at, closed_at, closed_why, closed_as)
             values (
-                %(severity)s, %(title)s, %(cause)s, %(command)s, %(opened)s, %(closed)s, %(closed)s, 'It answers again.'
+                %(severity)s, %(title)s, %(cause)s, %(command)s, array[%(key)s], %(opened)s, %(closed)s, %(closed)s,
+                'It answers again.', 'recovered'
             )
             returning incident_id
             """,
             {
+                "key": sign.key,
                 "severity": sign.severity,
                 "title": sign.title,
                 "cause": sign.cause,

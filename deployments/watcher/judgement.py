@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from connectors.incidents.kinds import Kind
 from connectors.incidents.signs import Severity, Sign
 from deployments.watcher.server import Deployment, Pool, Run, ServerState
 
@@ -63,7 +64,7 @@ def server_sign(why: str, since: datetime) -> Sign:
     """That the Prefect server does not answer."""
     return Sign(
         key="prefect server",
-        kind="server silent",
+        kind=Kind.SERVER_SILENT,
         severity=Severity.CRITICAL,
         title="The Prefect server does not answer: nothing is scheduled.",
         cause=f"Since {since:%Y-%m-%d %H:%M} UTC: {why}",
@@ -75,7 +76,7 @@ def warehouse_sign(why: str, since: datetime) -> Sign:
     """That the warehouse does not answer."""
     return Sign(
         key="warehouse",
-        kind="warehouse silent",
+        kind=Kind.WAREHOUSE_SILENT,
         severity=Severity.CRITICAL,
         title="The warehouse does not answer: nothing is loaded, and nobody can read.",
         cause=f"Since {since:%Y-%m-%d %H:%M} UTC: {why}",
@@ -88,7 +89,7 @@ def _no_worker(pool: Pool, state: ServerState, now: datetime) -> Sign:
     heard = f"The last one was heard {_ago(pool.heard_at, now)}." if pool.heard_at else "None was ever heard."
     return Sign(
         key=f"worker/{pool.name}",
-        kind="worker silent",
+        kind=Kind.WORKER_SILENT,
         severity=Severity.CRITICAL,
         title=f"No worker is there for the work pool {pool.name}: nothing runs.",
         cause=f"{heard} {waiting} run{'s wait' if waiting != 1 else ' waits'} for one. "
@@ -112,7 +113,7 @@ def _of(
         if now - run.since > limits.running:
             yield _sign(
                 each,
-                "run too long",
+                Kind.RUN_TOO_LONG,
                 Severity.WARNING,
                 f"A run of {each.name} has not ended for {_span(now - run.since)}.",
                 f"{run.name} is still running. It may wait for a source or a lock; its log says at what it is.",
@@ -123,7 +124,7 @@ def _of(
         if now - run.since > limits.pending:
             yield _sign(
                 each,
-                "run pending",
+                Kind.RUN_PENDING,
                 Severity.ERROR,
                 f"A run of {each.name} does not begin.",
                 f"A worker took {run.name} {_ago(run.since, now)} and has not begun it.",
@@ -137,7 +138,7 @@ def _of(
         if run.expected_at is not None and now - run.expected_at > patience and not each.running:
             yield _sign(
                 each,
-                "run late",
+                Kind.RUN_LATE,
                 Severity.ERROR,
                 f"A run of {each.name} is late.",
                 f"{run.name} should have begun {_ago(run.expected_at, now)}; it is {run.state}. "
@@ -149,7 +150,7 @@ def _of(
         last = f"since {latest.since:%Y-%m-%d %H:%M} UTC" if latest is not None else "at all"
         yield _sign(
             each,
-            "run absent",
+            Kind.RUN_ABSENT,
             Severity.ERROR,
             f"{each.name} does not run.",
             f"No run of it has completed {last}; one was due {_ago(each.due[0], now)}. "
@@ -163,7 +164,7 @@ def _failed(each: Deployment, run: Run, node: str | None) -> Sign:
     again = f"prefect deployment run {shlex.quote(each.name)}"
     return _sign(
         each,
-        f"run {how}",
+        Kind.RUN_CRASHED if how == "crashed" else Kind.RUN_FAILED,
         Severity.ERROR,
         f"The latest run of {each.name} {how}.",
         run.message or f"{run.name} says nothing of why.",
@@ -175,7 +176,7 @@ def _failed(each: Deployment, run: Run, node: str | None) -> Sign:
 
 def _sign(
     each: Deployment,
-    kind: str,
+    kind: Kind,
     severity: Severity,
     title: str,
     cause: str,

@@ -110,7 +110,10 @@ class Watcher:
         self._server = partial(
             SyncPrefectClient, api_url, auth_string=auth, httpx_settings={"timeout": _SERVER_SECONDS}
         )
+        self._silence: timedelta | None = None
+        """How long the warehouse had not heard of a watcher, when it last answered."""
         self._has_returned = False
+        self._said = ""
 
     def round(self) -> Round:
         """Look at everything once. Nothing that a later round could mend is raised."""
@@ -131,8 +134,10 @@ class Watcher:
                         secrets=lambda: known_secrets(self._connections),
                     )
                 )
-        with self._guarded("the watcher's own beat", found):
-            self._beat(warehouse if is_there else None, found)
+        if found.server == "answers":
+            with self._guarded("the watcher's own sign of life", found):
+                self._say_so(found.at)
+        self._said = str(found)
         if self._ping_url and not found.problems:
             with self._guarded("the ping", found):
                 httpx.get(self._ping_url, timeout=_SERVER_SECONDS).raise_for_status()
@@ -149,7 +154,7 @@ class Watcher:
         """Whether the warehouse answers. If it does not for long, tell so, past the outbox."""
         try:
             with translated_errors(), connect(warehouse, "watcher", autocommit=True) as connection:
-                connection.execute("select 1")
+                self._silence = beat(connection, {"host": platform.node(), "pid": os.getpid(), "found": self._said})
                 over = self._memory.troubles.get("warehouse")
                 if over is not None and over.looks >= LOOKS:
                     sign = warehouse_sign(over.why, over.since)
@@ -173,6 +178,7 @@ class Watcher:
         state, why = self._server_state(found.at)
         if state is None:
             found.server = "does not answer"
+            self._has_returned = False
             trouble = self._memory.look("server", why, found.at)
             if trouble.looks >= LOOKS:
                 found.signs = [server_sign(trouble.why, trouble.since)]
@@ -214,17 +220,10 @@ class Watcher:
                 _log.warning("%s did not take the message about the %s: %s", name, sign.key, error)
         return told
 
-    def _beat(self, warehouse: URL | None, found: Round) -> None:
-        """Say that the watcher is alive: in the warehouse, for the runs, and to the server, for its automations."""
-        silence: timedelta | None = None
-        if warehouse is not None:
-            with translated_errors(), connect(warehouse, "watcher", autocommit=True) as connection:
-                silence = beat(connection, {"host": platform.node(), "pid": os.getpid(), "found": str(found)})
-        if found.server != "answers":
-            self._has_returned = False
-            return
-        is_back = not self._has_returned or (silence is not None and silence > WATCHER_SILENCE)
-        self._emit([RETURNED, BEAT] if is_back else [BEAT], found.at)
+    def _say_so(self, now: datetime) -> None:
+        """Say to the server, for its automations, that the watcher is alive, or back."""
+        is_back = not self._has_returned or (self._silence is not None and self._silence > WATCHER_SILENCE)
+        self._emit([RETURNED, BEAT] if is_back else [BEAT], now)
         self._has_returned = True
 
     def _server_state(self, now: datetime) -> tuple[ServerState | None, str]:

@@ -21,6 +21,7 @@ from connectors.incidents.checks.loads import check_loads
 from connectors.incidents.checks.quarantine import check_quarantine
 from connectors.incidents.checks.reconciliations import check_reconciliations
 from connectors.incidents.checks.serving import check_serving
+from connectors.incidents.checks.watching import check_watching
 from connectors.incidents.lineage import Lineage
 from connectors.incidents.observe import WAIT_SECONDS, Observed, Seen, observation, record
 from connectors.incidents.record import Announce
@@ -37,6 +38,7 @@ CHECKS: Mapping[str, Check] = {
     "builds": check_builds,
     "serving": check_serving,
     "reconciliations": check_reconciliations,
+    "watching": check_watching,
 }
 """The checks, by their scope."""
 
@@ -74,7 +76,7 @@ def take_stock(
             try:
                 with connection.transaction():
                     seen[scope] = CHECKS[scope](connection, lineage)
-            except psycopg.Error as error:
+            except Exception as error:
                 if connection.closed or connection.broken:
                     raise
                 problems.append(f"{scope}: {' '.join(str(error).split())}")

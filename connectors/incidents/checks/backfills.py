@@ -6,6 +6,7 @@ import psycopg
 
 from connectors.incidents.checks import commands
 from connectors.incidents.checks.loads import IS_LIVE
+from connectors.incidents.kinds import Kind
 from connectors.incidents.lineage import Lineage, stream_node
 from connectors.incidents.observe import Seen
 from connectors.incidents.signs import Severity, Sign
@@ -57,7 +58,7 @@ def _failed_windows(connection: psycopg.Connection) -> list[Sign]:
     return [
         Sign(
             key=f"windows {source}.{stream}",
-            kind="windows failed",
+            kind=Kind.WINDOWS_FAILED,
             severity=Severity.ERROR,
             title=f"{count:,} window{'s' if count != 1 else ''} of {source}.{stream} could not be read",
             cause=f"Between {start:%Y-%m-%d %H:%M} and {end:%Y-%m-%d %H:%M} UTC. The last one said: {error}",
@@ -93,7 +94,7 @@ def _killed_backfills(connection: psycopg.Connection) -> list[Sign]:
     return [
         Sign(
             key=f"backfill {source}.{stream}",
-            kind="backfill killed",
+            kind=Kind.BACKFILL_KILLED,
             severity=Severity.ERROR,
             title=f"A backfill of {source}.{stream} stopped with {waiting:,} windows left, and nobody works on it",
             cause=f"The runs that worked on backfill {backfill_id} were killed, or lost their machine. What they have "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 
 from connectors.incidents.checks import commands
+from connectors.incidents.kinds import Kind
 from connectors.incidents.lineage import BUILD, Lineage
 from connectors.incidents.observe import Seen
 from connectors.incidents.signs import Severity, Sign
@@ -53,7 +54,7 @@ def _node(
         rows = f", {failures:,} rows" if failures and status != "error" else ""
         return Sign(
             key=f"dbt {node}",
-            kind="test warned" if status == "warn" else "test failed",
+            kind=Kind.TEST_WARNED if status == "warn" else Kind.TEST_FAILED,
             severity=Severity.WARNING if status == "warn" else Severity.ERROR,
             title=f"Test {name} of {tested} {'warns' if status == 'warn' else 'failed'}{rows}",
             cause=f"The data is not what the test says it is, or the test could not run: {said}. Rows that failed are "
@@ -64,7 +65,7 @@ def _node(
         )
     return Sign(
         key=f"dbt {node}",
-        kind="model failed",
+        kind=Kind.MODEL_FAILED,
         severity=Severity.WARNING if status == "warn" else Severity.ERROR,
         title=f"dbt could not build {name}",
         cause=f"Its SQL does not fit the data or the tables that it reads: {said}",
@@ -81,7 +82,7 @@ def _name(lineage: Lineage, node: str) -> str:
 def _broken_off(run_id: str | None, error: str | None) -> Sign:
     return Sign(
         key="build",
-        kind="build failed",
+        kind=Kind.BUILD_FAILED,
         severity=Severity.ERROR,
         title="dbt did not get to the end of a build, and no node says why",
         cause="A model does not compile, a selection or a profile is wrong, or the warehouse let nobody in"
@@ -98,6 +99,7 @@ def _killed(connection: psycopg.Connection) -> list[Sign]:
         select holder, lease_until from ops.streams s
         where source = 'dbt' and stream = 'transform' and holder is not null
           and (lease_until <= clock_timestamp() or not exists (select from pg_stat_activity a where a.pid = holder_pid))
+          and not exists (select from ops.dbt_invocations i where i.run_id = s.holder)
         """
     ).fetchone()
     if row is None:
@@ -106,7 +108,7 @@ def _killed(connection: psycopg.Connection) -> list[Sign]:
     return [
         Sign(
             key="build killed",
-            kind="build killed",
+            kind=Kind.BUILD_KILLED,
             severity=Severity.ERROR,
             title="A build was killed, and none has run since",
             cause=f"The process or machine of {holder} went away, the last sign of life was before "

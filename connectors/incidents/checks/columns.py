@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 
 from connectors.incidents.checks import commands
+from connectors.incidents.kinds import Kind
 from connectors.incidents.lineage import Lineage, stream_node
 from connectors.incidents.observe import Seen
 from connectors.incidents.signs import Severity, Sign
@@ -34,11 +35,11 @@ def check_columns(connection: psycopg.Connection, lineage: Lineage) -> Seen:  # 
         tuple(
             Sign(
                 key=f"columns {source}.{stream}",
-                kind="columns removed",
+                kind=Kind.COLUMNS_REMOVED,
                 severity=Severity.WARNING,
                 title=f"{source}.{stream} no longer has {', '.join(names)}",
-                cause=f"The source dropped or renamed them before {at:%Y-%m-%d %H:%M} UTC. Raw keeps the columns, which "
-                "are null from then on.",
+                cause=f"The source dropped or renamed them before {at:%Y-%m-%d %H:%M} UTC. Raw keeps the columns; "
+                "they are null from then on.",
                 next_command=commands.export_latest(source, stream),
                 node=stream_node(source, stream),
             )

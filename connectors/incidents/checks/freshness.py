@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 
 from connectors.incidents.checks import commands
+from connectors.incidents.kinds import Kind
 from connectors.incidents.lineage import Lineage, stream_node
 from connectors.incidents.observe import Seen
 from connectors.incidents.signs import Severity, Sign
@@ -48,6 +49,7 @@ def _sign(
     severity = Severity.WARNING
     if is_stale:
         severity = Severity.CRITICAL if lineage.dashboards(node) else Severity.ERROR
+    known = f"readers have it up to {as_of:%Y-%m-%d %H:%M} UTC" if as_of else "readers have nothing of it yet"
     word = "stale" if is_stale else "late"
     last = f"Its last load was committed at {loaded_at:%Y-%m-%d %H:%M} UTC" if loaded_at else "It was never loaded"
     why = (
@@ -57,9 +59,9 @@ def _sign(
     )
     return Sign(
         key=f"freshness {source}.{stream}",
-        kind=f"stream {word}",
+        kind=Kind.STREAM_STALE if is_stale else Kind.STREAM_LATE,
         severity=severity,
-        title=f"{source}.{stream} is {word}: readers have it up to {as_of:%Y-%m-%d %H:%M} UTC",
+        title=f"{source}.{stream} is {word}: {known}",
         cause=f"{last}, {why}" if loaded_at else f"{last}.",
         next_command=commands.TRANSFORM if is_newer else commands.ingest(source),
         node=node,

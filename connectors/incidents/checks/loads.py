@@ -13,6 +13,7 @@ from psycopg.rows import class_row
 from connectors import errors
 from connectors.destinations.warehouse.ledger import LoadKind
 from connectors.incidents.checks import commands
+from connectors.incidents.kinds import Kind
 from connectors.incidents.lineage import DESTINATION, Lineage, stream_node, system_node
 from connectors.incidents.observe import Seen
 from connectors.incidents.signs import Severity, Sign
@@ -132,24 +133,11 @@ def _latest(connection: psycopg.Connection) -> list[_Load]:
 
 
 def _failed(load: _Load, failed: Iterable[_Load]) -> Sign:
-    alike = {each.name for each in failed if each.source == load.source and each.failure == load.failure}
-    node = stream_node(load.source, load.stream)
-    what = (
-        f"Stream {load.name} failed to load" if load.kind == LoadKind.ROWS else f"The keys of {load.name} were not read"
-    )
-    if (
-        load.error_class is errors.DestinationUnavailableError
-        and len({e.name for e in failed if e.error_class is load.error_class}) > 1
-    ):
-        node = DESTINATION
-        what = "Nothing can be loaded: the landing or the warehouse does not take it"
-    elif len(alike) > 1:
-        node = system_node(load.source)
-        what = f"Source {load.source} cannot be loaded: {len(alike)} of its streams fail for the same reason"
+    node, what = _place(load, failed)
     command = commands.ingest(load.source, full_refresh=load.error_class is errors.SourceRewoundError)
     return Sign(
         key=load.key,
-        kind="load failed",
+        kind=Kind.LOAD_FAILED,
         severity=Severity.ERROR,
         title=what,
         cause=f"{cause_of(load.error_class)} It said: {load.error}",
@@ -159,10 +147,27 @@ def _failed(load: _Load, failed: Iterable[_Load]) -> Sign:
     )
 
 
+def _place(load: _Load, failed: Iterable[_Load]) -> tuple[str, str]:
+    """Where a failed load's trouble begins, and what it is."""
+    alike = {(each.source, each.stream) for each in failed if each.failure == load.failure}
+    if len(alike) > 1 and load.error_class is errors.DestinationUnavailableError:
+        return DESTINATION, f"{len(alike)} streams cannot be loaded: the landing or the warehouse does not take them"
+    streams = {stream for source, stream in alike if source == load.source}
+    if len(streams) > 1:
+        return (
+            system_node(load.source),
+            f"Source {load.source} cannot be loaded: {len(streams)} of its streams fail for the same reason",
+        )
+    what = f"Stream {load.name} failed to load"
+    if load.kind == LoadKind.KEYS:
+        what = f"The keys of {load.name} could not be read: its deletions are not seen"
+    return stream_node(load.source, load.stream), what
+
+
 def _killed(load: _Load) -> Sign:
     return Sign(
         key=load.key,
-        kind="load killed",
+        kind=Kind.LOAD_KILLED,
         severity=Severity.ERROR,
         title=f"The load of {load.name} was killed, and nobody has taken it up",
         cause="Its process or machine went away: out of memory, a restart, a lost network. Nothing is lost: the next "

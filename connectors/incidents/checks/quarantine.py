@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 
 from connectors.incidents.checks import commands
+from connectors.incidents.kinds import Kind
 from connectors.incidents.lineage import Lineage, stream_node
 from connectors.incidents.observe import Seen
 from connectors.incidents.signs import Severity, Sign
@@ -38,7 +39,7 @@ def check_quarantine(connection: psycopg.Connection, lineage: Lineage) -> Seen: 
         tuple(
             Sign(
                 key=f"quarantine {source}.{stream}",
-                kind="rows quarantined",
+                kind=Kind.ROWS_QUARANTINED,
                 severity=Severity.WARNING,
                 title=f"{rows:,} of {extracted:,} rows of the latest load of {source}.{stream} are in quarantine",
                 cause=f"Values that raw cannot hold, or that the contract refuses; most often: {reason}. Mend the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 
 from connectors.incidents.checks import commands
+from connectors.incidents.kinds import Kind
 from connectors.incidents.lineage import Lineage, stream_node
 from connectors.incidents.observe import Seen
 from connectors.incidents.signs import Severity, Sign
@@ -41,7 +42,7 @@ def _different(connection: psycopg.Connection) -> list[Sign]:
     return [
         Sign(
             key=f"differences {source}.{stream}",
-            kind="rows differ",
+            kind=Kind.ROWS_DIFFER,
             severity=Severity.ERROR,
             title=f"{'At least ' if is_at_least else ''}{count:,} rows of {source}.{stream} are not as at the source",
             cause="They were changed without their cursor, deleted at the source, or lost here. ops.differences names "
@@ -67,7 +68,7 @@ def _failed(connection: psycopg.Connection) -> list[Sign]:
     return [
         Sign(
             key=f"reconciliation {source}.{stream}",
-            kind="reconciliation failed",
+            kind=Kind.RECONCILIATION_FAILED,
             severity=Severity.WARNING,
             title=f"Whether raw_{source}.{stream} is what the source is could not be found out",
             cause=f"The comparison did not come to its end: {error or 'nothing says why'}",

@@ -7,6 +7,7 @@ from datetime import datetime
 import psycopg
 
 from connectors.incidents.checks import commands
+from connectors.incidents.kinds import Kind
 from connectors.incidents.lineage import Lineage, group_node
 from connectors.incidents.observe import Seen
 from connectors.incidents.signs import Severity, Sign
@@ -45,7 +46,7 @@ def _held_back(lineage: Lineage, group: str, since: datetime, why: str, run_id: 
     is_critical = is_stale and bool(lineage.dashboards(node))
     return Sign(
         key=f"held back {group}",
-        kind="group held back",
+        kind=Kind.GROUP_HELD_BACK,
         severity=Severity.CRITICAL if is_critical else Severity.ERROR,
         title=f"The marts of {group} are held back since {since:%Y-%m-%d %H:%M} UTC",
         cause=f"The last build has not passed, so readers keep what was good before: {why}",
@@ -58,7 +59,7 @@ def _held_back(lineage: Lineage, group: str, since: datetime, why: str, run_id: 
 def _on_hold(group: str, since: datetime, by: str | None, why: str) -> Sign:
     return Sign(
         key=f"on hold {group}",
-        kind="group on hold",
+        kind=Kind.GROUP_ON_HOLD,
         severity=Severity.WARNING,
         title=f"The marts of {group} are on hold since {since:%Y-%m-%d %H:%M} UTC, by {by or 'somebody'}",
         cause=f"They were rolled back: {why}. No build moves them until they are released.",
