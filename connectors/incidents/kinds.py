@@ -1,4 +1,4 @@
-"""The kinds of trouble that the checks and the watcher see; docs/incidents.md says of each what it means and what to do."""
+"""The kinds of trouble that checks and the watcher see; docs/incidents.md says what each means and what to do."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Protocol
 import psycopg
 from psycopg.rows import class_row
 
-from connectors.alerts.message import Kind
+from connectors.alerts.message import Kind as Kind  # of an announcement, which becomes a message
 from connectors.incidents.signs import Severity
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from connectors.alerts.message import Severity
+from connectors.alerts.message import Severity as Severity  # a sign has what its messages have
 
 _MOST = {"title": 300, "cause": 2000}
 _RUN = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -10,8 +10,10 @@ import typer
 from rich.text import Text
 from sqlalchemy.engine import URL
 
+from connectors.alerts.routing import read_routing
 from connectors.connections import Database, EnvironmentConnections
 from connectors.incidents import desk
+from connectors.incidents.announcing import announcer
 from connectors.incidents.checks import take_stock
 from connectors.incidents.record import Incident
 from connectors.incidents.rules import span
@@ -41,7 +43,9 @@ def incidents_command(
     if context.invoked_subcommand is not None:
         return
     if look:
-        for problem in take_stock(_warehouse(), run_id="headwater incidents --look").problems:
+        for problem in take_stock(
+            _warehouse(), run_id="headwater incidents --look", announce=announcer(read_routing())
+        ).problems:
             errors.print(Text(f"This could not be checked: {problem}"))
     found = desk.incidents(_warehouse(), closed=closed)
     for each in found:
@@ -107,7 +111,7 @@ def wake_command(number: Number) -> None:
 @app.command("close")
 def close_command(number: Number, why: Why) -> None:
     """Close an incident by hand. What is still wrong is seen by the next run, and opens another one."""
-    desk.close(_warehouse(), number, by=getuser(), why=why)
+    desk.close(_warehouse(), number, by=getuser(), why=why, announce=announcer(read_routing()))
     console.print(f"#{number} is closed. What is still wrong opens another one; to have quiet, snooze it instead.")
 
 

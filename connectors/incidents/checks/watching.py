@@ -32,8 +32,8 @@ def check_watching(connection: psycopg.Connection, lineage: Lineage) -> Seen:  #
                 kind=Kind.WATCHER_SILENT,
                 severity=Severity.ERROR,
                 title="The watcher is silent: what does not run goes unnoticed",
-                cause=f"It was last heard at {beat_at:%Y-%m-%d %H:%M} UTC, on {host or 'an unknown host'}. Its process was "
-                "ended, or it does not reach the warehouse.",
+                cause=f"It was last heard at {beat_at:%Y-%m-%d %H:%M} UTC, on {host or 'an unknown host'}. Its process "
+                "was ended, or it does not reach the warehouse.",
                 next_command="headwater watch",
             ),
         )
