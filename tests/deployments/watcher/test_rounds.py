@@ -131,7 +131,9 @@ def test_a_restart_of_the_warehouse_is_no_trouble(
 
 
 def test_each_round_is_a_sign_of_life(tmp_path: Path, routing: Routing, hook: Receiver, warehouse: Warehouse) -> None:
-    watcher(tmp_path, routing, hook, url(warehouse)).round()
+    watching = watcher(tmp_path, routing, hook, url(warehouse))
+    watching.round()
+    watching.round()
 
     [(age, found)] = warehouse.query(
         "select extract(epoch from clock_timestamp() - beat_at), detail ->> 'found' from ops.heartbeats"
