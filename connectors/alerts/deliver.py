@@ -171,7 +171,7 @@ def _failed(connection: psycopg.Connection, channel: Channel, claim: outbox.Clai
             wish=error.seconds if isinstance(error, ChannelUnavailableError) else None,
         )
     if given_up:
-        _log.error("Given up after three days: %s (%s: %s)", claim.outgoing.subject, channel.name, why)
+        _log.error("Given up after three days: %s (%s: %s)", mask(claim.outgoing.subject), channel.name, why)
     return given_up
 
 
