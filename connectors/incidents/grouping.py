@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 
 from connectors.incidents.lineage import Lineage
 from connectors.incidents.signs import Sign, run_key
@@ -128,11 +129,11 @@ class Grouping:
                 older.went_to = None
 
     def _gather_by_run(self) -> None:
-        for one in self.troubles:
-            for other in self.troubles:
-                if one.age < other.age and not (one.nodes() and other.nodes()) and one.runs() & other.runs():
-                    for sign in list(other.signs.values()):
-                        _move(sign, other, one)
+        for one, other in combinations(self.troubles, 2):
+            if not (one.nodes() and other.nodes()) and one.runs() & other.runs():
+                for sign in list(other.signs.values()):
+                    _move(sign, other, one)
+                return self._gather_by_run()  # the run of another sign may join more
 
 
 def roots_of(lineage: Lineage, nodes: Iterable[str]) -> set[str]:
