@@ -17,6 +17,9 @@ from connectors.destinations.warehouse.positions import positions
 from connectors.destinations.warehouse.windows import unbuilt_windows
 from connectors.registry import SOURCES
 from tasks.credentials import WAREHOUSE_TRANSFORMER, PrefectConnections
+from tasks.history import show_results, written_down
+from tasks.links import show_links
+from tasks.names import transform_name
 from tasks.publish import check, publish_marts
 from tasks.schedules import do_missed_runs_at_once
 from tasks.transform import build, write_docs
@@ -25,7 +28,7 @@ WAIT_SECONDS = 3600.0
 """How long a transform waits for the one before it."""
 
 
-@flow(name="transform", on_running=[do_missed_runs_at_once], persist_result=False)
+@flow(name="transform", flow_run_name=transform_name, on_running=[do_missed_runs_at_once], persist_result=False)
 def transform(select: str | None = None, full_refresh: bool = False) -> PublishReport | None:
     """Build, test and publish.
 
@@ -40,15 +43,21 @@ def transform(select: str | None = None, full_refresh: bool = False) -> PublishR
         # What changes from here on may be half in this build: the next one has it.
         windows = unbuilt_windows(transformer)
         reached = positions(transformer, SOURCES.values())
-        report = build(select=select, full_refresh=full_refresh)
-        log = get_run_logger()
-        log.info("dbt built %s models; %s tests passed, %s warned.", report.built, report.tested, report.warned)
-        if select:
+        published = None
+        with written_down(run, select, reached, is_full_refresh=full_refresh) as history:
+            report = history.build = build(select=select, full_refresh=full_refresh)
+            log = get_run_logger()
+            log.info("dbt built %s models; %s tests passed, %s warned.", report.built, report.tested, report.warned)
+            show_results(report)
+            if not select:
+                published = publish_marts(report, run, windows, reached)
+                history.generation = published.generation
+        if published is None:
             report.check("A selection is not published.")
             log.info("A selection is not published.")
             return None
-        published = publish_marts(report, run, windows, reached)
         # Readers have their data: the run is not worse for want of a page.
         write_docs(return_state=True)
+        show_links()
         check(report, published)
         return published

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -15,6 +16,9 @@ from connectors.destinations.warehouse.windows import UnbuiltWindow, mark_built
 from connectors.errors import DataError
 from tasks.credentials import WAREHOUSE_PUBLISHER, WAREHOUSE_TRANSFORMER, PrefectConnections
 from tasks.transform import BuildReport, graph
+
+LEDGER = "ops"
+"""The dbt source of the ledger's own tables."""
 
 
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False)
@@ -43,12 +47,18 @@ def publish_marts(
         invocation_id=build.invocation_id,
         run=run,
         verdicts=built.judge(build.outcomes),
-        positions=positions,
+        positions=[*positions, *ledger_positions(marts, build.started_at)],
     )
     if report.generation is not None:
         mark_built(connections.database(WAREHOUSE_PUBLISHER), report.generation, shown(windows, marts, report.groups))
     _log(report, {mart.name: mart.group for mart in marts})
     return report
+
+
+def ledger_positions(marts: Iterable[Mart], at: datetime) -> list[Position]:
+    """How far the tables of `ops` are that marts are built from: no stream loads them, they are there as they happen."""
+    tables = {feed.stream for mart in marts for feed in mart.feeds if feed.source == LEDGER}
+    return [Position(LEDGER, table, at, at) for table in sorted(tables)]
 
 
 def shown(windows: Sequence[UnbuiltWindow], marts: Sequence[Mart], groups: Sequence[str]) -> list[UnbuiltWindow]:
