@@ -147,7 +147,18 @@ def ingest(
             ) as connection,
         ):
             ingestion = _Ingestion(
-                source, stream, connections, destination, lease, connection, window, full_refresh, shared, run, log, watch
+                source,
+                stream,
+                connections,
+                destination,
+                lease,
+                connection,
+                window,
+                full_refresh,
+                shared,
+                run,
+                log,
+                watch,
             )
             return list(ingestion.run())
     except HeadwaterError as error:

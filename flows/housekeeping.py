@@ -1,7 +1,7 @@
 """Housekeeping: what killed runs left in the landing goes, a week later; what dbt's runs did, after a season.
 
-Write mode: only objects that no manifest lists are deleted, and history of dbt and of freshness. Rerun safety: any time,
-also beside loads; a stream that is being loaded is waited for, or left to the next night.
+Write mode: only objects that no manifest lists are deleted, and history of dbt and freshness. Rerun safety: any time, also
+beside loads; a stream that is being loaded is waited for, or left to the next night.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from tasks.housekeeping import sweep_landing
 from tasks.schedules import do_missed_runs_at_once
 
 
-@flow(
-    name="housekeeping", flow_run_name="housekeeping", on_running=[do_missed_runs_at_once], persist_result=False
-)
+@flow(name="housekeeping", flow_run_name="housekeeping", on_running=[do_missed_runs_at_once], persist_result=False)
 def housekeeping(older_than_days: float = 7, history_days: float = 90) -> list[SweepReport]:
     """Sweep the landing, and forget what dbt's runs did long ago.
 

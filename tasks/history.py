@@ -146,7 +146,7 @@ def _record(history: BuildHistory, problems: list[str]) -> None:
         for part in [results, *([graph_and_freshness] if build and not history.selection else [])]:
             try:
                 part()
-            except Exception as error:  # noqa: BLE001, PERF203 - the other part may do better; there are two
+            except Exception as error:  # noqa: BLE001 - the other part may do better; there are two
                 problems.append(_said(error))
 
 

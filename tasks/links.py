@@ -10,7 +10,6 @@ from tasks.history import DEADLINE_SECONDS, within_deadline
 from tasks.transform import DBT_TARGET
 
 
-
 def show_links() -> None:
     """Keep them as artifacts of the run. Nothing fails for want of them."""
 

@@ -10,8 +10,7 @@ import threading
 import time
 from contextvars import copy_context
 from types import TracebackType
-from typing import Self
-from uuid import UUID
+from typing import Any, Self
 
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -88,8 +87,8 @@ class LoadProgress:
         except Exception as error:  # noqa: BLE001 - the load goes on, whatever becomes of its progress
             get_run_logger().warning("The progress of this load cannot be shown: %s", error)
 
-    def _update(self, artifact: UUID, expected: int | None) -> None:
-        update_progress_artifact(artifact, self._percent(expected), description=self._said(expected))  # type: ignore[arg-type]  # its default hides its type
+    def _update(self, artifact: Any, expected: int | None) -> None:
+        update_progress_artifact(artifact, self._percent(expected), description=self._said(expected))
 
     def _expected(self) -> int | None:
         try:

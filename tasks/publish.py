@@ -56,7 +56,7 @@ def publish_marts(
 
 
 def ledger_positions(marts: Iterable[Mart], at: datetime) -> list[Position]:
-    """How far the tables of `ops` are that marts are built from: no stream loads them, they are there as they happen."""
+    """How far the tables of `ops` are that marts are built from: no stream loads them."""
     tables = {feed.stream for mart in marts for feed in mart.feeds if feed.source == LEDGER}
     return [Position(LEDGER, table, at, at) for table in sorted(tables)]
 

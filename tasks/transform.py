@@ -6,8 +6,9 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,8 @@ class BuildReport:
     failed: tuple[Outcome, ...] = ()
     results: tuple[NodeResult, ...] = ()
     """The same outcomes, with all that is kept of them."""
-    started_at: datetime = datetime.min.replace(tzinfo=UTC)
-    ended_at: datetime = datetime.min.replace(tzinfo=UTC)
+    started_at: datetime = field(default_factory=partial(datetime.now, UTC))
+    ended_at: datetime = field(default_factory=partial(datetime.now, UTC))
 
     def check(self, consequence: str) -> None:
         """Fail if a node has failed.

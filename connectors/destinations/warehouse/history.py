@@ -31,8 +31,11 @@ KEPT = timedelta(days=90)
 """How long results are kept. What the marts of the group `pipeline` have made of them stays."""
 _LEAST_KEPT = timedelta(days=7)
 """The marts count days anew for as long as a build may still change them."""
-_INVOCATIONS_AT_ONCE = 20
-_ROWS_AT_ONCE = 5_000
+_FORGOTTEN = (
+    ("dbt_invocations", "invocation_id", "started_at", 20),
+    ("freshness", "source, stream, checked_at", "checked_at", 5_000),
+)
+"""Table, key, instant that its age counts from, and how many rows are deleted at once; with an invocation its results."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,18 +281,11 @@ def forget_history(watcher: URL, *, kept: timedelta = KEPT, seconds: float = 60.
     deadline = time.monotonic() + seconds
     counts = []
     with bounded_connection(watcher, statement_seconds=_DELETE_SECONDS) as connection:
-        for statement, at_once in (
-            (
-                "delete from ops.dbt_invocations where invocation_id in (select invocation_id from ops.dbt_invocations"
-                " where started_at < now() - %s::interval order by started_at limit %s)",
-                _INVOCATIONS_AT_ONCE,
-            ),
-            (
-                "delete from ops.freshness where ctid = any(array(select ctid from ops.freshness"
-                " where checked_at < now() - %s::interval order by checked_at limit %s))",
-                _ROWS_AT_ONCE,
-            ),
-        ):
+        for table, key, at, at_once in _FORGOTTEN:
+            statement = (
+                f"delete from ops.{table} where ({key}) in (select {key} from ops.{table}"  # noqa: S608 - constants
+                f" where {at} < now() - %s::interval order by {at} limit %s)"
+            )
             total = 0
             while time.monotonic() < deadline:
                 deleted = connection.execute(statement.encode(), [kept, at_once]).rowcount

@@ -67,7 +67,7 @@ create table ops.freshness (
 );
 comment on table ops.freshness is 'How far each stream was, whenever it was looked at, and how old it may be';
 comment on column ops.freshness.as_of is 'Up to when raw was complete; null if nothing of it was ever loaded';
-comment on column ops.freshness.late_at is 'When it is late by its warn_after; null if it has none, or was never loaded';
+comment on column ops.freshness.late_at is 'When it is late by its warn_after; null if without, or never loaded';
 comment on column ops.freshness.stale_at is 'When it is stale by its error_after; likewise';
 create index on ops.freshness (checked_at);
 
