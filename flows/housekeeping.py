@@ -1,7 +1,7 @@
 """Housekeeping: what killed runs left in the landing goes, a week later; what dbt's runs did, after a season.
 
-Write mode: only objects that no manifest lists are deleted, and history of dbt and freshness. Rerun safety: any time, also
-beside loads; a stream that is being loaded is waited for, or left to the next night.
+Write mode: only objects that no manifest lists are deleted, and history of dbt and freshness. Rerun safety: any time,
+also beside loads; a stream that is being loaded is waited for, or left to the next night.
 """
 
 from __future__ import annotations

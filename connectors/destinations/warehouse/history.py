@@ -35,7 +35,7 @@ _FORGOTTEN = (
     ("dbt_invocations", "invocation_id", "started_at", 20),
     ("freshness", "source, stream, checked_at", "checked_at", 5_000),
 )
-"""Table, key, instant that its age counts from, and how many rows are deleted at once; with an invocation its results."""
+"""Table, key, instant that its age counts from, and how many rows are deleted at once. Results go with invocations."""
 
 
 @dataclass(frozen=True, slots=True)
