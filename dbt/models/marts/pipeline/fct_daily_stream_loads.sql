@@ -1,7 +1,7 @@
 {{ config(indexes=[{'columns': ['load_date']}]) }}
 
--- Made anew each time: a load that failed may be taken up days later, and the ledger never forgets one, so that only the
--- whole of it is right. A row of the ledger stands for thousands of rows of data.
+-- Made anew each time: a load that failed may be taken up days later, and the ledger never forgets one. A row of it
+-- stands for thousands of rows of data.
 
 with loads as (
 

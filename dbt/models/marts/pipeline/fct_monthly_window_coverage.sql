@@ -1,5 +1,5 @@
--- A gap is where no window is between two that are: it counts in the month in which it begins. What a stream's definition
--- asks for beyond its first and last window is not known here; `headwater windows` says that.
+-- A gap is where no window is between two that are: it counts in the month in which it begins. What a stream's
+-- definition asks for beyond its first and last window is not known here; `headwater windows` says that.
 
 with windows as (
 
@@ -50,9 +50,9 @@ gaps as (
 final as (
 
     select
-        source_name,
-        stream_name,
-        month_start_date,
+        coalesce(present.source_name, gaps.source_name) as source_name,
+        coalesce(present.stream_name, gaps.stream_name) as stream_name,
+        coalesce(present.month_start_date, gaps.month_start_date) as month_start_date,
         coalesce(present.windows, 0) as windows,
         coalesce(present.windows_read_whole, 0) as windows_read_whole,
         coalesce(present.stale_windows, 0) as stale_windows,
@@ -63,7 +63,11 @@ final as (
         coalesce(gaps.gaps, 0) as gaps,
         coalesce(gaps.missing_hours, 0)::numeric(12, 2) as missing_hours
     from present
-    full outer join gaps using (source_name, stream_name, month_start_date)
+    full outer join gaps
+        on
+            present.source_name = gaps.source_name
+            and present.stream_name = gaps.stream_name
+            and present.month_start_date = gaps.month_start_date
 
 )
 
