@@ -18,6 +18,7 @@ from dbt.version import get_installed_version
 from prefect import get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from sqlalchemy.engine import URL
 
 from connectors.destinations.warehouse.history import (
     Invocation,
@@ -90,7 +91,11 @@ def written_down(
 
 def record(history: BuildHistory) -> None:
     """Write it, within the deadline."""
-    problems = within_deadline(lambda problems: _record(history, problems), DEADLINE_SECONDS)
+
+    def work(problems: list[str]) -> None:
+        problems += write(history, PrefectConnections().database(WAREHOUSE_WATCHER))
+
+    problems = within_deadline(work, DEADLINE_SECONDS)
     if problems:
         get_run_logger().warning(
             "The history of this build is not whole in ops: %s. The build itself is as it is.", "; ".join(problems)
@@ -123,8 +128,10 @@ def within_deadline(work: Callable[[list[str]], None], seconds: float) -> list[s
     return problems
 
 
-def _record(history: BuildHistory, problems: list[str]) -> None:
-    with bounded_connection(PrefectConnections().database(WAREHOUSE_WATCHER)) as connection:
+def write(history: BuildHistory, watcher: URL) -> list[str]:
+    """Write it, part by part; what could not be written, and why."""
+    problems = []
+    with bounded_connection(watcher) as connection:
         invocation = history.invocation()
         build = history.build
 
@@ -148,6 +155,7 @@ def _record(history: BuildHistory, problems: list[str]) -> None:
                 part()
             except Exception as error:  # noqa: BLE001 - the other part may do better; there are two
                 problems.append(_said(error))
+    return problems
 
 
 def _said(error: Exception) -> str:
