@@ -20,6 +20,7 @@ from tasks.credentials import WAREHOUSE_TRANSFORMER, PrefectConnections
 from tasks.history import show_results, written_down
 from tasks.links import show_links
 from tasks.names import transform_name
+from tasks.openlineage import build_events
 from tasks.publish import check, publish_marts
 from tasks.schedules import do_missed_runs_at_once
 from tasks.transform import build, write_docs
@@ -44,7 +45,10 @@ def transform(select: str | None = None, full_refresh: bool = False) -> PublishR
         windows = unbuilt_windows(transformer)
         reached = positions(transformer, SOURCES.values())
         published = None
-        with written_down(run, select, reached, is_full_refresh=full_refresh) as history:
+        with (
+            written_down(run, select, reached, is_full_refresh=full_refresh) as history,
+            build_events(history, PrefectConnections()),
+        ):
             report = history.build = build(select=select, full_refresh=full_refresh)
             log = get_run_logger()
             log.info("dbt built %s models; %s tests passed, %s warned.", report.built, report.tested, report.warned)

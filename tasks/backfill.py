@@ -23,6 +23,7 @@ from connectors.registry import source_named
 from tasks.credentials import PrefectConnections
 from tasks.ingest import run_name, worth_another_try
 from tasks.names import task_named
+from tasks.openlineage import load_events
 from tasks.progress import UPDATE_SECONDS, LoadProgress
 from tasks.transform import Downstream, downstream
 
@@ -47,7 +48,10 @@ def load_batch(source: str, stream: str, batch: Batch) -> int:
     system = source_named(source)
     definition = stream_of(system, stream)
     connections = PrefectConnections()
-    with LoadProgress(system, definition, connections, batch.window) as watch:
+    with (
+        LoadProgress(system, definition, connections, batch.window) as watch,
+        load_events(system, definition, connections, batch.window),
+    ):
         return load(
             batch,
             system,

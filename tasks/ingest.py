@@ -19,6 +19,7 @@ from connectors.registry import source_named
 from connectors.shared_read import SharedRead, shared_read
 from tasks.credentials import PrefectConnections
 from tasks.names import task_named
+from tasks.openlineage import load_events
 from tasks.progress import LoadProgress
 
 
@@ -57,8 +58,11 @@ def ingest_stream(
     definition = stream_of(system, stream)
     connections = PrefectConnections()
     window = Window.parse(start, end) if start and end else None
-    with LoadProgress(system, definition, connections, window, is_full=full_refresh) as watch:
-        return ingest(
+    with (
+        LoadProgress(system, definition, connections, window, is_full=full_refresh) as watch,
+        load_events(system, definition, connections, window) as told,
+    ):
+        told.reports = ingest(
             system,
             definition,
             connections,
@@ -70,6 +74,7 @@ def ingest_stream(
             log=get_run_logger(),
             watch=watch,
         )
+    return told.reports
 
 
 @contextmanager

@@ -265,15 +265,18 @@ def test_without_a_watcher_a_build_ends_well(builder: Builder) -> None:
     assert "block sqlalchemy-connector/warehouse-watcher" in warning
 
 
+DUPLICATE = 'Database Error in model m (m.sql) duplicate key value violates unique constraint "k" compiled at m.sql'
+
+
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
         (
             """Database Error in model m (m.sql)
-  duplicate key value violates unique constraint "m_pkey"
+  duplicate key value violates unique constraint "k"
   DETAIL:  Key (email)=(a@b.test) already exists.
   compiled code at m.sql""",
-            """Database Error in model m (m.sql) duplicate key value violates unique constraint "m_pkey" compiled code at m.sql""",
+            DUPLICATE,
         ),
         ('column "totl" does not exist', 'column "totl" does not exist'),
         ('date/time field value out of range: "31.12.81"', 'date/time field value out of range: "***"'),
