@@ -20,6 +20,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from sqlalchemy.engine import URL
 
+from connectors.destinations.warehouse.connection import translated_errors
 from connectors.destinations.warehouse.history import (
     Invocation,
     NodeResult,
@@ -152,14 +153,16 @@ def write(history: BuildHistory, watcher: URL) -> list[str]:
 
         for part in [results, *([graph_and_freshness] if build and not history.selection else [])]:
             try:
-                part()
+                with translated_errors():
+                    part()
             except Exception as error:  # noqa: BLE001 - the other part may do better; there are two
                 problems.append(_said(error))
     return problems
 
 
 def _said(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    """What it says, less the lines in which PostgreSQL shows the statement."""
+    return (str(error).partition("\n")[0] or type(error).__name__).rstrip(".")
 
 
 def show_results(build: BuildReport) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -82,9 +81,6 @@ def builder(
         for each in needed
     }
     register(EnvironmentConnections(urls), needed)
-    flow_runs = logging.getLogger("prefect.flow_runs")
-    flow_runs.addHandler(caplog.handler)
-    monkeypatch.setattr(caplog.handler, "level", logging.WARNING)
     return Builder(
         shop.warehouse, lambda: [each.getMessage() for each in caplog.records if "history" in each.getMessage()]
     )
@@ -150,27 +146,25 @@ def test_a_build_leaves_its_invocation_each_nodes_result_the_lineage_and_how_fre
 
 
 def test_a_build_that_fails_is_written_down_with_why_and_without_the_values_that_broke_it(builder: Builder) -> None:
-    spoil = (
-        "alter table raw_shop.orders alter total type text; update raw_shop.orders set total = 'secret-81' where id = 2"
-    )
-    model = tasks.transform.DBT_PROJECT / "models/staging/stg_orders.sql"
+    spoil = "alter table raw_shop.staff alter size type text; update raw_shop.staff set size = 'secret-81' where id = 2"
+    model = tasks.transform.DBT_PROJECT / "models/staging/stg_staff.sql"
     text = model.read_text()
-    model.write_text(text.replace("total,", "total::int as total,"))
+    model.write_text(text.replace("size)", "size::int)"))
     try:
-        with pytest.raises(DataError, match="Readers of `people` have generation"):
-            builder.run("drop table if exists marts.fct_orders cascade;" + spoil)
+        with pytest.raises(DataError, match="Readers of `sales` have generation"):
+            builder.run(spoil)
     finally:
         model.write_text(text)
     assert builder.last("is_success, generation is not null, error") == (False, True, None)
     results = builder.results("status, message, started_at is null")
-    status, message, _ = results["fct_orders"]
+    status, message, _ = results["dim_staff"]
     assert status == "error"
     assert 'invalid input syntax for type integer: "***"' in message
     assert results["all_in_one"] == ["skipped", None, True]
     first, *_ = shown("dbt-results")
-    assert (first["node"], first["status"]) == ("fct_orders", "error")
+    assert (first["node"], first["status"]) == ("dim_staff", "error")
     assert "secret-81" not in str(builder.warehouse.query("select * from ops.dbt_results")) + str(shown("dbt-results"))
-    [(why,)] = builder.warehouse.query("select held_back_why from ops.serving_groups where mart_group = 'sales'")
+    [(why,)] = builder.warehouse.query("select held_back_why from ops.serving_groups where mart_group = 'people'")
     assert "***" in why
 
 
