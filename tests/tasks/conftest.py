@@ -1,4 +1,4 @@
-"""A real dbt project of two groups and one mart of none, and the warehouse that it is built in."""
+"""A Prefect server; a real dbt project of two groups and one mart of none, and the warehouse that it is built in."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 from dbt.cli.main import dbtRunner
+from prefect.testing.utilities import prefect_test_harness
 
 from connectors.destinations.warehouse.changes import prepare
 from connectors.destinations.warehouse.marts import PublishReport
@@ -128,6 +129,12 @@ class Shop:
         return self.warehouse.query(
             "select mart, tests_passed, tests_failed, tests_warned from serving.data_status order by mart"
         )
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.testing.utilities import prefect_test_harness
 from prefect_sqlalchemy import SqlAlchemyConnector
 
 import tasks.transform
@@ -55,12 +54,6 @@ class Builder:
             " (select invocation_id from ops.dbt_invocations order by collected_at desc limit 1)"
         )
         return {name: row for name, *row in rows}  # type: ignore[misc]
-
-
-@pytest.fixture(scope="module")
-def prefect_server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
 
 
 @pytest.fixture
