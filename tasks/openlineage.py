@@ -74,7 +74,7 @@ class Emitter:
         except queue.Full:
             get_run_logger().warning("An event of OpenLineage is dropped: %s are waiting.", f"{_MOST_WAITING:,}")
 
-    def flush(self, seconds: float = FLUSH_SECONDS) -> None:
+    def flush(self, seconds: float) -> None:
         """Wait until all events are sent, but no longer than so."""
         deadline = time.monotonic() + seconds
         with self._waiting.all_tasks_done:
@@ -140,7 +140,7 @@ def load_events(
     else:
         EMITTER.emit(lambda: load.completed(outcome.reports, connections.database(WAREHOUSE_LOADER)))
     finally:
-        EMITTER.flush()
+        EMITTER.flush(FLUSH_SECONDS)
 
 
 @contextmanager
@@ -156,7 +156,7 @@ def build_events(history: BuildHistory, connections: Connections) -> Iterator[No
         yield
     finally:
         EMITTER.emit(lambda: build.ended(connections.database(WAREHOUSE_TRANSFORMER)))
-        EMITTER.flush()
+        EMITTER.flush(FLUSH_SECONDS)
 
 
 def _events() -> ModuleType | None:

@@ -73,14 +73,12 @@ def test_a_long_load_shows_rows_rate_and_what_is_left_and_a_short_one_nothing(
     monkeypatch.setattr(progress, "UPDATE_SECONDS", 0.2)
     said: list[tuple[float, str]] = []
     update = progress.update_progress_artifact
-    monkeypatch.setattr(
-        progress,
-        "update_progress_artifact",
-        lambda artifact, percent, description: (
-            said.append((percent, description)),
-            update(artifact, percent, description),
-        ),
-    )
+
+    def heard(artifact: Any, percent: float, description: str) -> None:
+        said.append((percent, description))
+        update(artifact, percent, description)
+
+    monkeypatch.setattr(progress, "update_progress_artifact", heard)
     SlowShop(api, ORDERS)
     load(warehouse, landing_folder, api, start=WINDOW[0], end=WINDOW[1])
     [(percent, description)] = shown()
