@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -47,7 +46,7 @@ def catcher(api: Api, monkeypatch: pytest.MonkeyPatch) -> Api:
 @pytest.fixture
 def source(
     source_database: Prepare, warehouse: Warehouse, landing_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[psycopg.Connection]:
+) -> psycopg.Connection:
     """A table, registered as the source `erp`."""
     connection = source_database(TABLE)
     definition = erp(
@@ -62,7 +61,7 @@ def source(
         "HEADWATER_LANDING_URL": landing_folder.as_uri(),
     }
     register(EnvironmentConnections(values), [*definition.requirements, WAREHOUSE_LOADER, LANDING])
-    yield connection
+    return connection
 
 
 def events(catcher: Api) -> list[Event]:
