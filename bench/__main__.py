@@ -1,4 +1,4 @@
-"""Run benchmarks of PostgreSQL, REST, backfills, publishing and history. It takes minutes, and some gigabytes of disk."""
+"""Run benchmarks of PostgreSQL, REST, backfills, publishing and history. It takes minutes, and gigabytes of disk."""
 
 from __future__ import annotations
 

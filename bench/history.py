@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from dbt.cli.main import dbtRunner
 
@@ -52,7 +53,7 @@ def _build(scene: Scene, project: Path) -> tuple[float, float]:
     begun = time.monotonic()
     started_at = datetime.now(UTC)
     folders = ["--project-dir", str(project), "--profiles-dir", str(project)]
-    outcome = dbtRunner().invoke(["--quiet", "build", *folders])
+    outcome: Any = dbtRunner().invoke(["--quiet", "build", *folders])
     limit = time.monotonic() - begun
     if not outcome.success:
         sys.exit(f"The project does not build: {outcome.exception}")
