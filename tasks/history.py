@@ -40,7 +40,9 @@ from tasks.transform import BuildReport, manifest_of
 
 DEADLINE_SECONDS = 5.0
 _MOST_SHOWN = 500
-_TROUBLE = ("error", "fail", "runtime error", "warn", "skipped")
+_TROUBLE = ("error", "fail", "runtime error", "warn")
+_MOST_CHARACTERS = 60
+"""Of a name: one that is longer would push all else off the page."""
 
 
 @dataclass(slots=True)
@@ -181,14 +183,15 @@ def show_results(build: BuildReport) -> None:
 
 def _order(result: NodeResult) -> tuple[int, float, str]:
     trouble = _TROUBLE.index(result.status) if result.status in _TROUBLE else len(_TROUBLE)
-    return trouble, -(result.seconds or 0), result.name
+    return trouble, -(result.seconds or 0), result.name  # what was skipped took no time, and is last
 
 
 def _row(result: NodeResult) -> dict[str, object]:
+    is_long = len(result.name) > _MOST_CHARACTERS
     return {
-        "node": result.name,
-        "kind": result.resource_type,
         "status": result.status,
+        "node": f"{result.name[:_MOST_CHARACTERS]}…" if is_long else result.name,
+        "kind": result.resource_type,
         "seconds": "" if result.seconds is None else f"{result.seconds:.2f}",
         "rows": result.failures if result.rows_affected is None and result.failures else result.rows_affected or "",
         "message": result.message or "",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -34,13 +36,17 @@ insert into t select n, n || '@b.test', '2024-01-01Z' from generate_series(1, 5)
 
 
 @pytest.fixture
-def catcher(api: Api, monkeypatch: pytest.MonkeyPatch) -> Api:
+def catcher(api: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     """An endpoint that takes events, and an emitter that has seen no other."""
+    before = dict(os.environ)
     api.answer = lambda _: Answer({}, 201)
     monkeypatch.setenv("OPENLINEAGE_URL", api.url)
     monkeypatch.setenv("OPENLINEAGE_NAMESPACE", "shop-floor")
     monkeypatch.setattr(openlineage, "EMITTER", openlineage.Emitter())
-    return api
+    yield api
+    # The client writes what it was told by one variable into others.
+    for name in [name for name in os.environ if name.startswith("OPENLINEAGE") and name not in before]:
+        del os.environ[name]
 
 
 @pytest.fixture
