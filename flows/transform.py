@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
+from prefect.utilities.annotations import opaque
 
 from connectors.destinations.warehouse.ledger import Lease
 from connectors.destinations.warehouse.marts import PublishReport
 from connectors.destinations.warehouse.positions import positions
 from connectors.destinations.warehouse.windows import unbuilt_windows
+from connectors.failpoints import reach
 from connectors.registry import SOURCES
 from tasks.credentials import WAREHOUSE_TRANSFORMER, PrefectConnections
 from tasks.history import show_results, written_down
@@ -40,7 +42,7 @@ def transform(select: str | None = None, full_refresh: bool = False) -> PublishR
     """
     transformer = PrefectConnections().database(WAREHOUSE_TRANSFORMER)
     run = f"flow run {flow_run.name} ({flow_run.id})"
-    with Lease(transformer, "dbt", "transform", run, wait_seconds=WAIT_SECONDS):
+    with Lease(transformer, "dbt", "transform", run, wait_seconds=WAIT_SECONDS) as lease:
         # What changes from here on may be half in this build: the next one has it.
         windows = unbuilt_windows(transformer)
         reached = positions(transformer, SOURCES.values())
@@ -49,12 +51,14 @@ def transform(select: str | None = None, full_refresh: bool = False) -> PublishR
             written_down(run, select, reached, is_full_refresh=full_refresh) as history,
             build_events(history, PrefectConnections()),
         ):
+            reach("build-begun")
             report = history.build = build(select=select, full_refresh=full_refresh)
+            reach("build-ended")
             log = get_run_logger()
             log.info("dbt built %s models; %s tests passed, %s warned.", report.built, report.tested, report.warned)
             show_results(report)
             if not select:
-                published = publish_marts(report, run, windows, reached)
+                published = publish_marts(opaque(report), run, windows, reached, lease.fence)  # type: ignore[arg-type]
                 history.generation = published.generation
         if published is None:
             report.check("A selection is not published.")

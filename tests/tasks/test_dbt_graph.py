@@ -12,7 +12,7 @@ from connectors.errors import DataError
 from tasks.dbt_graph import Outcome
 from tasks.publish import check, shown
 from tasks.transform import BuildReport
-from tests.tasks.conftest import Shop
+from tests.shop import Shop
 
 
 def test_of_a_project_that_passes_all_groups_move_and_each_mart_knows_its_tests_and_streams(shop: Shop) -> None:

@@ -26,7 +26,7 @@ from flows.transform import transform
 from tasks.credentials import WAREHOUSE_PUBLISHER, WAREHOUSE_TRANSFORMER, WAREHOUSE_WATCHER, register
 from tasks.dbt_results import message_of
 from tests.conftest import Warehouse
-from tests.tasks.conftest import GOOD, Shop
+from tests.shop import GOOD, Shop
 
 MANY_SECONDS = 20.0
 """Far more than the deadline of history and a small build take, and less than a lock is waited for."""
@@ -58,7 +58,7 @@ class Builder:
 
 @pytest.fixture
 def builder(
-    shop: Shop, prefect_server: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    shop: Shop, prefect_server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Builder:
     monkeypatch.setattr(tasks.transform, "DBT_PROJECT", shop.folder)
     monkeypatch.setattr(tasks.transform, "DBT_TARGET", shop.folder / "target")

@@ -26,7 +26,7 @@ from tasks import openlineage
 from tasks.credentials import WAREHOUSE_PUBLISHER, WAREHOUSE_TRANSFORMER, WAREHOUSE_WATCHER, register
 from tests.conftest import Answer, Api, Warehouse
 from tests.connectors.examples import Prepare, database, erp
-from tests.tasks.conftest import GOOD, Shop
+from tests.shop import GOOD, Shop
 
 Event = dict[str, Any]
 TABLE = """
