@@ -7,7 +7,7 @@ Neither can fail the run that it tells of, nor hold it up: trouble is one warnin
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -95,22 +95,21 @@ def written_down(
 def record(history: BuildHistory) -> None:
     """Write it, within the deadline."""
 
-    def work(problems: list[str]) -> None:
-        problems += write(history, PrefectConnections().database(WAREHOUSE_WATCHER))
+    def work() -> list[str]:
+        return write(history, PrefectConnections().database(WAREHOUSE_WATCHER))
 
-    problems = within_deadline(work, DEADLINE_SECONDS)
-    if problems:
+    if problems := within_deadline(work, DEADLINE_SECONDS):
         get_run_logger().warning(
             "The history of this build is not whole in ops: %s. The build itself is as it is.", "; ".join(problems)
         )
 
 
-def within_deadline(work: Callable[[list[str]], None], seconds: float) -> list[str]:
+def within_deadline(work: Callable[[], Iterable[str]], seconds: float) -> list[str]:
     """Do something that must not fail or hold up this run.
 
     Args:
-        work: it is given a list to put its problems into. What it raises is one of them. It is left alone, in a thread
-            that ends with the process, once the time is over.
+        work: returns its problems; what it raises is one. Once the time is over it is left alone, in a thread that ends
+            with the process.
 
     Returns:
         The problems; empty if all went well.
@@ -119,7 +118,7 @@ def within_deadline(work: Callable[[list[str]], None], seconds: float) -> list[s
 
     def run() -> None:
         try:
-            work(problems)
+            problems.extend(work())
         except Exception as error:  # noqa: BLE001 - whatever it is, the run is not to fail for it
             problems.append(_said(error))
 
@@ -170,12 +169,13 @@ def _said(error: Exception) -> str:
 def show_results(build: BuildReport) -> None:
     """Keep what became of each node as a table of the run: what is in trouble first, then what took longest."""
 
-    def show(_: list[str]) -> None:
+    def show() -> tuple[str, ...]:
         create_table_artifact(
             key="dbt-results",
             description=_summary(build.results),
             table=[_row(each) for each in sorted(build.results, key=_order)[:_MOST_SHOWN]],
         )
+        return ()
 
     if problems := within_deadline(show, DEADLINE_SECONDS):
         get_run_logger().warning("The table of dbt's results could not be shown: %s.", "; ".join(problems))

@@ -13,7 +13,7 @@ from tasks.transform import DBT_TARGET
 def show_links() -> None:
     """Keep them as artifacts of the run. Nothing fails for want of them."""
 
-    def show(_: list[str]) -> None:
+    def show() -> tuple[str, ...]:
         connections = PrefectConnections()
         docs = connections.optional_setting(DOCS_URL)
         page = connections.optional_setting(STATUS_PAGE_URL)
@@ -31,6 +31,7 @@ def show_links() -> None:
                 key="status-page",
                 description="Marts and whether they can be trusted, loads, tests, incidents, lineage.",
             )
+        return ()
 
     if problems := within_deadline(show, DEADLINE_SECONDS):
         get_run_logger().warning("The links of this run could not be shown: %s.", "; ".join(problems))
