@@ -12,7 +12,8 @@ BUILD = ("build", "--select", "group:pipeline", "--exclude", "resource_type:unit
 LEDGER = """
 insert into ops.loads (load_id, source, stream, status, attempt, started_at, loaded_at, rows_extracted, rows_inserted,
     rows_updated, rows_unchanged, rows_duplicate, rows_quarantined)
-select gen_random_uuid(), 'api', 'orders', status, attempt, at::timestamptz, at::timestamptz + took, n, n - 1, 0, 0, 0, 1
+select gen_random_uuid(), 'api', 'orders', status, attempt, at::timestamptz, at::timestamptz + took, n, n - 1, 0, 0, 0,
+    1
 from (values
     ('loaded', 1, '2024-03-01 10:00Z', interval '10 s', 100), ('loaded', 3, '2024-03-01 11:00Z', interval '30 s', 50),
     ('failed', 2, '2024-03-01 12:00Z', null, 1), ('loaded', 1, '2024-03-02 10:00Z', interval '5 s', 10)
@@ -20,8 +21,8 @@ from (values
 insert into ops.dbt_invocations (invocation_id, command, dbt_version, is_success, started_at, ended_at)
 select 'b' || day || '-' || n, 'build', '1', true, day, day from
     (values ('2024-03-01 23:50Z'::timestamptz), ('2024-03-08 10:00Z')) as given (day), generate_series(1, 3) n;
-insert into ops.dbt_results (invocation_id, node, name, resource_type, layer, status, rows_affected, started_at, ended_at,
-    compiled_sha256)
+insert into ops.dbt_results (invocation_id, node, name, resource_type, layer, status, rows_affected, started_at,
+    ended_at, compiled_sha256)
 select invocation_id, node, node, kind, 'marts', case when invocation_id like '%-3' then bad else good end, 7,
     started_at, started_at + took * right(invocation_id, 1)::int, right(invocation_id, 1)
 from ops.dbt_invocations, (values
@@ -40,7 +41,8 @@ select at::timestamptz, 'api', 'orders', as_of::timestamptz, status from (values
 """
 NODES = "select node_name, run_date::text, runs, failed_runs, versions, written_rows, median_seconds::float,"
 NODES += (
-    " p95_seconds::float, slowness_rank from marts.fct_daily_dbt_nodes where node_name like 'model._' order by 2, 1"
+    " p95_seconds::float, slowness_rank from marts.fct_daily_dbt_nodes where node_name like 'model._'"
+NODES += " order by 2, 1"
 )
 TESTS = "select run_date::text, runs, passed_runs, warned_runs, failed_runs, most_failing_rows, last_outcome,"
 TESTS += " tested_nodes from marts.fct_daily_dbt_tests where test_name = 't' order by 1"
@@ -62,7 +64,8 @@ def of_the_ledger(dbt: Dbt, of_good_data: dict[str, Outcome]) -> Iterator[Dbt]:
 def test_loads_are_counted_by_day_with_failures_retries_and_quarantine(of_the_ledger: Dbt) -> None:
     assert of_the_ledger.warehouse.query(
         "select load_date::text, loads, committed_loads, failed_loads, retries, extracted_rows, quarantined_rows,"
-        " median_seconds::float, p95_seconds::float from marts.fct_daily_stream_loads where source_name = 'api' order by 1"
+        " median_seconds::float, p95_seconds::float from marts.fct_daily_stream_loads where source_name = 'api'"
+        " order by 1"
     ) == [("2024-03-01", 3, 2, 1, 3, 151, 3, 20.0, 29.0), ("2024-03-02", 1, 1, 0, 0, 10, 1, 5.0, 5.0)]
 
 
