@@ -40,10 +40,8 @@ select at::timestamptz, 'api', 'orders', as_of::timestamptz, status from (values
 ) as given (at, as_of, status);
 """
 NODES = "select node_name, run_date::text, runs, failed_runs, versions, written_rows, median_seconds::float,"
-NODES += (
-    " p95_seconds::float, slowness_rank from marts.fct_daily_dbt_nodes where node_name like 'model._'"
+NODES += " p95_seconds::float, slowness_rank from marts.fct_daily_dbt_nodes where node_name like 'model._'"
 NODES += " order by 2, 1"
-)
 TESTS = "select run_date::text, runs, passed_runs, warned_runs, failed_runs, most_failing_rows, last_outcome,"
 TESTS += " tested_nodes from marts.fct_daily_dbt_tests where test_name = 't' order by 1"
 CLEAN = "delete from ops.dbt_invocations; delete from ops.freshness;"
