@@ -191,10 +191,10 @@ def _row(result: NodeResult) -> dict[str, object]:
     return {
         "status": result.status,
         "node": f"{result.name[:_MOST_CHARACTERS]}…" if is_long else result.name,
-        "kind": result.resource_type,
         "seconds": "" if result.seconds is None else f"{result.seconds:.2f}",
         "rows": result.failures if result.rows_affected is None and result.failures else result.rows_affected or "",
         "message": result.message or "",
+        "kind": result.resource_type,
     }
 
 
