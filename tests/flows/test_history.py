@@ -23,7 +23,7 @@ from connectors.model import Cursor
 from connectors.postgres import PostgresSource, TableStream
 from connectors.registry import SOURCES
 from flows.transform import transform
-from tasks.credentials import WAREHOUSE_PUBLISHER, WAREHOUSE_TRANSFORMER, WAREHOUSE_WATCHER, register
+from tasks.credentials import OPTIONAL, WAREHOUSE_PUBLISHER, WAREHOUSE_TRANSFORMER, WAREHOUSE_WATCHER, register
 from tasks.dbt_results import message_of
 from tests.conftest import Warehouse
 from tests.shop import GOOD, Shop
@@ -88,6 +88,14 @@ def shown(key: str) -> list[dict[str, Any]]:
     return rows
 
 
+def links() -> dict[str, str]:
+    """Where the latest links lead, by key."""
+    with get_client(sync_client=True) as client:
+        found = [each for each in client.read_artifacts() if each.key in ("dbt-docs", "status-page")]
+    found.sort(key=lambda each: str(each.created))
+    return {str(each.key): str(each.data).partition("](")[2].rstrip(")") for each in found}
+
+
 def test_a_build_leaves_its_invocation_each_nodes_result_the_lineage_and_how_fresh_each_stream_was(
     builder: Builder,
 ) -> None:
@@ -112,8 +120,13 @@ def test_a_build_leaves_its_invocation_each_nodes_result_the_lineage_and_how_fre
         "select bool_and(ended_at >= started_at and compiled_sha256 ~ '^[0-9a-f]{64}$') from ops.dbt_results"
     )
     assert complete
+    assert links() == {"dbt-docs": (tasks.transform.DBT_TARGET / "static_index.html").resolve().as_uri()}
+
     before = builder.results("compiled_sha256")
+    pages = {"HEADWATER_DOCS_URL": "https://docs.test/", "HEADWATER_STATUS_PAGE_URL": "https://status.test/"}
+    register(EnvironmentConnections(pages), OPTIONAL)
     builder.run()
+    assert links() == {"dbt-docs": "https://docs.test/", "status-page": "https://status.test/"}
     assert builder.results("compiled_sha256")["dim_staff"] == before["dim_staff"], "the same query, the same mark"
 
     walk = """
