@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +40,8 @@ FLUSH_SECONDS = 3.0
 PAUSE_SECONDS = 60.0
 _MOST_WAITING = 1_000
 
-Make = Callable[[], "Iterable[Event]"]
+Make = Callable[[ModuleType], "Iterable[Event]"]
+"""Makes events by `tasks.openlineage_events`, which takes a second to import, and the extra."""
 
 
 def is_on() -> bool:
@@ -56,7 +59,7 @@ class Emitter:
     """Sends events in a thread of its own, which begins with the first of them."""
 
     def __init__(self) -> None:
-        self._waiting: queue.Queue[tuple[Callable[[Make], None], Make]] = queue.Queue(_MOST_WAITING)
+        self._waiting: queue.Queue[Callable[[], None]] = queue.Queue(_MOST_WAITING)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._client: Any = None
@@ -68,9 +71,8 @@ class Emitter:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, daemon=True, name="openlineage")
                 self._thread.start()
-        context = copy_context()
         try:
-            self._waiting.put_nowait((lambda make: context.run(self._send, make), make))
+            self._waiting.put_nowait(partial(copy_context().run, self._send, make))
         except queue.Full:
             get_run_logger().warning("An event of OpenLineage is dropped: %s are waiting.", f"{_MOST_WAITING:,}")
 
@@ -86,9 +88,9 @@ class Emitter:
 
     def _work(self) -> None:
         while True:
-            send, make = self._waiting.get()
+            send = self._waiting.get()
             try:
-                send(make)
+                send()
             finally:
                 self._waiting.task_done()
 
@@ -96,12 +98,14 @@ class Emitter:
         if time.monotonic() < self._resumes_at:
             return
         try:
-            if self._client is None:
-                from openlineage.client import OpenLineageClient
+            from tasks import openlineage_events
 
-                self._client = OpenLineageClient()
-            for event in make():
+            self._client = self._client or openlineage_events.client()
+            for event in make(openlineage_events):
                 self._client.emit(event)
+        except ModuleNotFoundError as error:
+            self._resumes_at = float("inf")
+            get_run_logger().warning("OpenLineage needs `pip install 'headwater[openlineage]'`, or more: %s", error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the run is not to suffer for it
             self._resumes_at = time.monotonic() + PAUSE_SECONDS
             get_run_logger().warning(
@@ -125,20 +129,21 @@ def load_events(
 ) -> Iterator[LoadOutcome]:
     """Tell of the load that is made meanwhile: that it starts, and that it is complete or has failed."""
     outcome = LoadOutcome()
-    events = _events()
-    if events is None:
+    if not is_on():
         yield outcome
         return
-    load = events.Load(str(uuid7()), source, stream, connections, window, _parent())
-    EMITTER.emit(load.started)
+    facts = (str(uuid7()), source, stream, connections, window, _parent(), datetime.now(UTC))
+    EMITTER.emit(lambda events: events.Load(*facts).started())
     try:
         yield outcome
     except Exception as error:
         text = message_of(str(error))
-        EMITTER.emit(lambda: load.failed(text))
+        EMITTER.emit(lambda events: events.Load(*facts).failed(text))
         raise
     else:
-        EMITTER.emit(lambda: load.completed(outcome.reports, connections.database(WAREHOUSE_LOADER)))
+        EMITTER.emit(
+            lambda events: events.Load(*facts).completed(outcome.reports, connections.database(WAREHOUSE_LOADER))
+        )
     finally:
         EMITTER.flush(FLUSH_SECONDS)
 
@@ -146,29 +151,16 @@ def load_events(
 @contextmanager
 def build_events(history: BuildHistory, connections: Connections) -> Iterator[None]:
     """Tell of the build that is made meanwhile, and of each model in it once it is over."""
-    events = _events()
-    if events is None:
+    if not is_on():
         yield
         return
-    build = events.Build(str(uuid7()), history, _parent())
-    EMITTER.emit(build.started)
+    facts = (str(uuid7()), history, _parent())
+    EMITTER.emit(lambda events: events.Build(*facts).started())
     try:
         yield
     finally:
-        EMITTER.emit(lambda: build.ended(connections.database(WAREHOUSE_TRANSFORMER)))
+        EMITTER.emit(lambda events: events.Build(*facts).ended(connections.database(WAREHOUSE_TRANSFORMER)))
         EMITTER.flush(FLUSH_SECONDS)
-
-
-def _events() -> ModuleType | None:
-    """The module that makes them, where that is on and can be done."""
-    if not is_on():
-        return None
-    try:
-        from tasks import openlineage_events
-    except ImportError:
-        get_run_logger().warning("OpenLineage is configured and not installed: `pip install 'headwater[openlineage]'`.")
-        return None
-    return openlineage_events
 
 
 def _parent() -> tuple[str, str] | None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from openlineage.client import OpenLineageClient
 from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent, RunState, set_producer
 from openlineage.client.facet_v2 import (
     column_lineage_dataset,
@@ -53,6 +54,11 @@ _PORT = 5432
 set_producer(PRODUCER)
 
 
+def client() -> OpenLineageClient:
+    """Sends events where the environment says."""
+    return OpenLineageClient()
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
     """A load, from its start to its end."""
@@ -63,7 +69,7 @@ class Load:
     connections: Connections
     window: Window | None
     parent: tuple[str, str] | None
-    begun_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    begun_at: datetime
 
     def started(self) -> Iterator[Event]:
         yield self._event(RunState.START, self.begun_at, {})

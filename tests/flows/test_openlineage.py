@@ -43,6 +43,7 @@ def catcher(api: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     monkeypatch.setenv("OPENLINEAGE_URL", api.url)
     monkeypatch.setenv("OPENLINEAGE_NAMESPACE", "shop-floor")
     monkeypatch.setattr(openlineage, "EMITTER", openlineage.Emitter())
+    monkeypatch.setattr(openlineage, "FLUSH_SECONDS", 60.0)  # the client is imported first, on a machine that is busy
     yield api
     # The client writes what it was told by one variable into others.
     for name in [name for name in os.environ if name.startswith("OPENLINEAGE") and name not in before]:
