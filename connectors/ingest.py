@@ -103,6 +103,7 @@ def ingest(
     wait_seconds: float = 300.0,
     lease_seconds: float = LEASE_SECONDS,
     log: Logger | None = None,
+    watch: Callable[[int], None] | None = None,
 ) -> list[LoadReport]:
     """Bring a stream up to date, or read one window of it again.
 
@@ -113,6 +114,7 @@ def ingest(
         run: who does it, for the ledger and for those who wait.
         wait_seconds: how long to wait for another run of the same stream.
         lease_seconds: how long this run may sleep before another takes the stream over.
+        watch: told how many rows have been read so far, after each chunk; it must return at once.
 
     Returns:
         What each load did: the one asked for, last; before it the one that an earlier run had left behind, if any.
@@ -145,7 +147,18 @@ def ingest(
             ) as connection,
         ):
             ingestion = _Ingestion(
-                source, stream, connections, destination, lease, connection, window, full_refresh, shared, run, log
+                source,
+                stream,
+                connections,
+                destination,
+                lease,
+                connection,
+                window,
+                full_refresh,
+                shared,
+                run,
+                log,
+                watch,
             )
             return list(ingestion.run())
     except HeadwaterError as error:
@@ -165,6 +178,7 @@ class _Ingestion:
     shared: SharedRead | None
     run_id: str
     log: Logger
+    watch: Callable[[int], None] | None
 
     def run(self) -> Iterator[LoadReport]:
         reach("lease-taken")
@@ -255,7 +269,7 @@ class _Ingestion:
             with self.destination.landing.writer(
                 self._place(load), load.attempt, extraction.format, extraction.landing, extraction.columns
             ) as writer:
-                files = take_in(extraction, attempt, writer, self.log)
+                files = take_in(extraction, attempt, writer, self.log, self.watch)
                 if attempt.rows or files:
                     manifest = writer.finish(
                         columns=observed(attempt),
@@ -370,7 +384,11 @@ class _Ingestion:
 
 
 def take_in(
-    extraction: Extraction, attempt: AttemptTable, writer: LandingWriter, log: Logger
+    extraction: Extraction,
+    attempt: AttemptTable,
+    writer: LandingWriter,
+    log: Logger,
+    watch: Callable[[int], None] | None = None,
 ) -> tuple[FileVersion, ...]:
     """Copy all that is extracted into the attempt's table and the landing, chunk by chunk, each in a thread of its own.
 
@@ -392,6 +410,8 @@ def take_in(
             if chunk.file is not None:
                 files[chunk.file.path] = chunk.file
             landed += rows
+            if watch is not None:
+                watch(landed)
             if landed // _PROGRESS_ROWS > (landed - rows) // _PROGRESS_ROWS:
                 log.info("%s rows so far.", f"{landed:,}")
     attempt.finish()

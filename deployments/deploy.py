@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -16,7 +17,7 @@ from connectors.errors import ConfigurationError
 from deployments import automations
 from deployments.local.layout import PROJECT_ROOT
 from tasks.alerts import register_channels
-from tasks.credentials import register, requirements
+from tasks.credentials import OPTIONAL, register, requirements
 
 WORK_POOL = "headwater"
 
@@ -30,8 +31,9 @@ def register_blocks() -> list[str]:
     Raises:
         ConfigurationError: a value is missing or malformed.
     """
+    given = [each for each in OPTIONAL if os.environ.get(each.environment_variable)]
     environment = EnvironmentConnections()
-    return register(environment, requirements()) + register_channels(environment, read_routing())
+    return register(environment, [*requirements(), *given]) + register_channels(environment, read_routing())
 
 
 def ensure_work_pool() -> None:

@@ -23,6 +23,7 @@ from tasks.backfill import call_for_help, send_home, show_plan, work_on
 from tasks.credentials import PrefectConnections
 from tasks.incidents import LOADED, noticed
 from tasks.ingest import run_name
+from tasks.names import flow_named
 from tasks.schedules import do_missed_runs_at_once
 
 HELPER = "backfill-helper/nyc"
@@ -32,7 +33,7 @@ _WORTH_A_WORKER = 15.0
 """Seconds of work that are worth another run."""
 
 
-@flow(name="backfill", flow_run_name="backfill {source}", persist_result=False)
+@flow(name="backfill", flow_run_name=flow_named("backfill"), persist_result=False)
 def backfill(
     source: str,
     start: str | None = None,
@@ -90,7 +91,7 @@ def backfill(
     return done
 
 
-@flow(name="catch-up", on_running=[do_missed_runs_at_once], persist_result=False)
+@flow(name="catch-up", flow_run_name=flow_named("catch-up"), on_running=[do_missed_runs_at_once], persist_result=False)
 def catch_up(sources: list[str] | None = None, most_windows: int = 31) -> list[Progress]:
     """Fill windows that are missing or failed, of all sources, at a bounded rate; then build, test and publish.
 
@@ -176,7 +177,7 @@ def _fill(
     return found
 
 
-@flow(name="backfill-helper", flow_run_name="help {source}.{stream}", persist_result=False)
+@flow(name="backfill-helper", flow_run_name=flow_named("help"), persist_result=False)
 def backfill_helper(source: str, stream: str, backfill_id: str) -> None:
     """Work on a backfill that another run has begun, beside it.
 

@@ -16,12 +16,13 @@ from connectors.registry import source_named
 from flows.ingest import STREAM_RUNNER, reports_of
 from tasks.deletions import find_deleted_rows
 from tasks.incidents import LOADED, noticed
+from tasks.names import flow_named
 from tasks.schedules import do_missed_runs_at_once
 
 
 @flow(
     name="deletions",
-    flow_run_name="deletions {source}",
+    flow_run_name=flow_named("deletions"),
     task_runner=STREAM_RUNNER,
     on_running=[do_missed_runs_at_once],
     persist_result=False,

@@ -22,6 +22,7 @@ from connectors.model import Source, Stream, Window, check_full_refresh, stream_
 from connectors.registry import source_named
 from tasks.incidents import LOADED, noticed
 from tasks.ingest import ingest_stream, one_instant
+from tasks.names import flow_named
 from tasks.schedules import do_missed_runs_at_once
 
 STREAMS_AT_ONCE = 4
@@ -30,7 +31,7 @@ STREAM_RUNNER = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_
 
 @flow(
     name="ingest",
-    flow_run_name="ingest {source}",
+    flow_run_name=flow_named("ingest"),
     task_runner=STREAM_RUNNER,
     on_running=[do_missed_runs_at_once],
     persist_result=False,

@@ -12,10 +12,17 @@ from connectors.registry import SOURCES, source_named
 from flows.ingest import STREAM_RUNNER, ingest_all
 from flows.transform import transform
 from tasks.incidents import LOADED, noticed
+from tasks.names import flow_named
 from tasks.schedules import do_missed_runs_at_once
 
 
-@flow(name="pipeline", task_runner=STREAM_RUNNER, on_running=[do_missed_runs_at_once], persist_result=False)
+@flow(
+    name="pipeline",
+    flow_run_name=flow_named("pipeline"),
+    task_runner=STREAM_RUNNER,
+    on_running=[do_missed_runs_at_once],
+    persist_result=False,
+)
 def pipeline(sources: list[str] | None = None) -> None:
     """Bring everything up to date, from the sources to what BI reads.
 

@@ -15,6 +15,7 @@ from connectors.reconcile import MOST_WINDOWS, Reconciliation, can_be_reconciled
 from connectors.registry import source_named
 from flows.ingest import STREAM_RUNNER
 from tasks.incidents import RECONCILED, noticed
+from tasks.names import flow_named
 from tasks.reconcile import reconcile_stream, show_differences
 from tasks.schedules import do_missed_runs_at_once
 
@@ -23,7 +24,7 @@ _MOST_NAMED = 5
 
 @flow(
     name="reconcile",
-    flow_run_name="reconcile {source}",
+    flow_run_name=flow_named("reconcile"),
     task_runner=STREAM_RUNNER,
     on_running=[do_missed_runs_at_once],
     persist_result=False,

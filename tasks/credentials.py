@@ -55,11 +55,22 @@ def requirements() -> list[Requirement]:
     return needed
 
 
+DOCS_URL = Setting("docs_url")
+STATUS_PAGE_URL = Setting("status_page_url")
+OPTIONAL = (DOCS_URL, STATUS_PAGE_URL)
+"""What makes runs tell more, and nothing fails without."""
+
+
 class PrefectConnections:
     """`Connections` kept by the Prefect server."""
 
     def setting(self, requirement: Setting) -> str:
         return self._variable(requirement)
+
+    def optional_setting(self, requirement: Setting) -> str | None:
+        """The value, or None if nobody has given it."""
+        value = Variable.get(requirement.name)
+        return str(value) if value else None
 
     def secret(self, requirement: Secret) -> str:
         return str(self._block(SecretBlock, requirement).get())

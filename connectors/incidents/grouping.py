@@ -129,11 +129,13 @@ class Grouping:
                 older.went_to = None
 
     def _gather_by_run(self) -> None:
-        for one, other in combinations(self.troubles, 2):
-            if not (one.nodes() and other.nodes()) and one.runs() & other.runs():
-                for sign in list(other.signs.values()):
-                    _move(sign, other, one)
-                return self._gather_by_run()  # the run of another sign may join more
+        def same(one: Trouble, other: Trouble) -> bool:
+            return not (one.nodes() and other.nodes()) and bool(one.runs() & other.runs())
+
+        # Until there is none: the run of a sign that has moved may join more.
+        while pair := next((pair for pair in combinations(self.troubles, 2) if same(*pair)), None):
+            for sign in list(pair[1].signs.values()):
+                _move(sign, pair[1], pair[0])
 
 
 def roots_of(lineage: Lineage, nodes: Iterable[str]) -> set[str]:

@@ -10,6 +10,9 @@ import pytest
 from tests.conftest import Server, Warehouse, empty_warehouse
 from tests.dbt.raw_data import create_raw_tables, keep_raw_tables
 from tests.flows.transforms import Nursery, Transforms, small_project
+from tests.shop import shop
+
+__all__ = ["shop"]
 
 
 @pytest.fixture(scope="session")
