@@ -24,7 +24,7 @@ from connectors.destinations.warehouse.migrations import upgrade
 from connectors.errors import HeadwaterError
 from connectors.ingest import WAREHOUSE_OWNER
 from connectors.registry import SOURCES
-from deployments.commands import alerts, backfill, loads, publishing, windows
+from deployments.commands import alerts, backfill, bi, loads, publishing, windows
 from deployments.commands.terminal import console, errors, step
 from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
@@ -39,6 +39,7 @@ for commands in (windows.app, loads.app, publishing.app):
     app.add_typer(commands)
 app.add_typer(backfill.app, name="backfill")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(bi.app, name="bi")
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from connectors.destinations.warehouse.copies import (
     create_copy,
     create_view,
     drop_undo,
+    keep_indexes,
     published_key,
     set_aside,
     synchronise,
@@ -289,6 +290,7 @@ class _Publication:
                 if served is not None and served.rows is not None
                 else _count(connection, mart.name)
             )
+        keep_indexes(connection, mart, undo)
         plan.notes.forget()
         reach("mart-written")
         create_view(connection, mart.name, description=mart.description, comments=mart.columns)
