@@ -7,10 +7,12 @@ from collections.abc import Mapping
 import obstore
 from obstore.exceptions import BaseError
 
-from connectors.connections import StoreLocation
+from connectors.connections import ObjectStore, StoreLocation
 from connectors.errors import DestinationUnavailableError
 from connectors.object_store import check_not_refused, open_store
 
+STATUS_PAGE = ObjectStore("status_page")
+"""Where the status page goes, if not beside the landing."""
 _TYPES = {"html": "text/html; charset=utf-8", "json": "application/json"}
 
 
@@ -28,7 +30,7 @@ def put_files(location: StoreLocation, files: Mapping[str, bytes]) -> None:
                 obstore.put(store, name, content)
                 continue
             attributes = {"Content-Type": _TYPES[name.rpartition(".")[2]], "Cache-Control": "no-cache"}
-            obstore.put(store, name, content, attributes=attributes)  # type: ignore[arg-type]  # names typed by obstore
+            obstore.put(store, name, content, attributes=attributes)
     except BaseError as error:
         check_not_refused(error)
         raise _unavailable(location, error) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from prefect.workers.process import ProcessWorker
 from connectors.connections import EnvironmentConnections
 from connectors.errors import ConfigurationError
 from deployments.local.layout import PROJECT_ROOT
-from tasks.credentials import register, requirements
+from tasks.credentials import OPTIONAL, register, requirements
 
 WORK_POOL = "headwater"
 
@@ -27,7 +28,8 @@ def register_blocks() -> list[str]:
     Raises:
         ConfigurationError: a value is missing or malformed.
     """
-    return register(EnvironmentConnections(), requirements())
+    told = [each for each in OPTIONAL if os.environ.get(each.environment_variable)]
+    return register(EnvironmentConnections(), [*requirements(), *told])
 
 
 def ensure_work_pool() -> None:

@@ -22,6 +22,7 @@ from flows.transform import transform
 from tasks.backfill import call_for_help, send_home, show_plan, work_on
 from tasks.credentials import PrefectConnections
 from tasks.ingest import run_name
+from tasks.page import rebuild_page
 from tasks.schedules import do_missed_runs_at_once
 
 HELPER = "backfill-helper/nyc"
@@ -31,7 +32,13 @@ _WORTH_A_WORKER = 15.0
 """Seconds of work that are worth another run."""
 
 
-@flow(name="backfill", flow_run_name="backfill {source}", persist_result=False)
+@flow(
+    name="backfill",
+    flow_run_name="backfill {source}",
+    on_completion=[rebuild_page],
+    on_failure=[rebuild_page],
+    persist_result=False,
+)
 def backfill(
     source: str,
     start: str | None = None,
@@ -87,7 +94,13 @@ def backfill(
     return done
 
 
-@flow(name="catch-up", on_running=[do_missed_runs_at_once], persist_result=False)
+@flow(
+    name="catch-up",
+    on_running=[do_missed_runs_at_once],
+    on_completion=[rebuild_page],
+    on_failure=[rebuild_page],
+    persist_result=False,
+)
 def catch_up(sources: list[str] | None = None, most_windows: int = 31) -> list[Progress]:
     """Fill windows that are missing or failed, of all sources, at a bounded rate; then build, test and publish.
 

@@ -15,6 +15,7 @@ from connectors.model import Source, Stream, stream_of
 from connectors.registry import source_named
 from flows.ingest import STREAM_RUNNER, reports_of
 from tasks.deletions import find_deleted_rows
+from tasks.page import rebuild_page
 from tasks.schedules import do_missed_runs_at_once
 
 
@@ -23,6 +24,8 @@ from tasks.schedules import do_missed_runs_at_once
     flow_run_name="deletions {source}",
     task_runner=STREAM_RUNNER,
     on_running=[do_missed_runs_at_once],
+    on_completion=[rebuild_page],
+    on_failure=[rebuild_page],
     persist_result=False,
 )
 def find_deletions(source: str, streams: list[str] | None = None, limit: float | None = None) -> list[LoadReport]:

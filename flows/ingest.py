@@ -21,6 +21,7 @@ from connectors.errors import ConfigurationError, HeadwaterError, WindowError
 from connectors.model import Source, Stream, Window, check_full_refresh, stream_of
 from connectors.registry import source_named
 from tasks.ingest import ingest_stream, one_instant
+from tasks.page import rebuild_page
 from tasks.schedules import do_missed_runs_at_once
 
 STREAMS_AT_ONCE = 4
@@ -32,6 +33,8 @@ STREAM_RUNNER = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_
     flow_run_name="ingest {source}",
     task_runner=STREAM_RUNNER,
     on_running=[do_missed_runs_at_once],
+    on_completion=[rebuild_page],
+    on_failure=[rebuild_page],
     persist_result=False,
 )
 def ingest(

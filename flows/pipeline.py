@@ -11,10 +11,18 @@ from prefect import flow
 from connectors.registry import SOURCES, source_named
 from flows.ingest import STREAM_RUNNER, ingest_all
 from flows.transform import transform
+from tasks.page import rebuild_page
 from tasks.schedules import do_missed_runs_at_once
 
 
-@flow(name="pipeline", task_runner=STREAM_RUNNER, on_running=[do_missed_runs_at_once], persist_result=False)
+@flow(
+    name="pipeline",
+    task_runner=STREAM_RUNNER,
+    on_running=[do_missed_runs_at_once],
+    on_completion=[rebuild_page],
+    on_failure=[rebuild_page],
+    persist_result=False,
+)
 def pipeline(sources: list[str] | None = None) -> None:
     """Bring everything up to date, from the sources to what BI reads.
 

@@ -14,6 +14,7 @@ from connectors.model import Source, Stream, stream_of
 from connectors.reconcile import MOST_WINDOWS, Reconciliation, can_be_reconciled
 from connectors.registry import source_named
 from flows.ingest import STREAM_RUNNER
+from tasks.page import rebuild_page
 from tasks.reconcile import reconcile_stream, show_differences
 from tasks.schedules import do_missed_runs_at_once
 
@@ -25,6 +26,8 @@ _MOST_NAMED = 5
     flow_run_name="reconcile {source}",
     task_runner=STREAM_RUNNER,
     on_running=[do_missed_runs_at_once],
+    on_completion=[rebuild_page],
+    on_failure=[rebuild_page],
     persist_result=False,
 )
 def reconcile(

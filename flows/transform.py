@@ -17,6 +17,7 @@ from connectors.destinations.warehouse.positions import positions
 from connectors.destinations.warehouse.windows import unbuilt_windows
 from connectors.registry import SOURCES
 from tasks.credentials import WAREHOUSE_TRANSFORMER, PrefectConnections
+from tasks.page import rebuild_page
 from tasks.publish import check, publish_marts
 from tasks.schedules import do_missed_runs_at_once
 from tasks.transform import build, write_docs
@@ -25,7 +26,13 @@ WAIT_SECONDS = 3600.0
 """How long a transform waits for the one before it."""
 
 
-@flow(name="transform", on_running=[do_missed_runs_at_once], persist_result=False)
+@flow(
+    name="transform",
+    on_running=[do_missed_runs_at_once],
+    on_completion=[rebuild_page],
+    on_failure=[rebuild_page],
+    persist_result=False,
+)
 def transform(select: str | None = None, full_refresh: bool = False) -> PublishReport | None:
     """Build, test and publish.
 

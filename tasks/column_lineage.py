@@ -1,4 +1,4 @@
-"""Where the columns of one query come from: SQL as dbt compiled it → for each column, the columns of the relations read.
+"""Where the columns of one query come from: SQL as dbt compiled it → for each column, columns of the relations read.
 
 A pure function of the text and of the columns that the relations read are known to have. What follows from them is
 said; what does not (a `*` of two tables whose columns are not known, a name that could be of either) is said to be not
@@ -402,7 +402,18 @@ class _Tracer:
         return trace
 
 
-_OF_CONSTANTS = (exp.Cast, exp.Coalesce, exp.Nullif, exp.Case, exp.If, exp.And, exp.Or, exp.AggFunc, exp.Array, exp.Exists)
+_OF_CONSTANTS = (
+    exp.Cast,
+    exp.Coalesce,
+    exp.Nullif,
+    exp.Case,
+    exp.If,
+    exp.And,
+    exp.Or,
+    exp.AggFunc,
+    exp.Array,
+    exp.Exists,
+)
 """What sqlglot has as functions and what makes no value of its own."""
 
 

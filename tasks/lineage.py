@@ -74,7 +74,9 @@ class _Builder:
     ) -> None:
         self._manifest = manifest
         self._catalog = catalog
-        self._streams = {(f"raw_{each.name}", stream.name): (each, stream) for each in sources for stream in each.streams}
+        self._streams: dict[Relation, tuple[Source, Stream]] = {
+            (f"raw_{source.name}", stream.name): (source, stream) for source in sources for stream in source.streams
+        }
         self._latest_before = latest
         self.queries = dict(queries)
         """What was found for each hash."""
@@ -117,7 +119,9 @@ class _Builder:
     def _add(self, unique_id: str | Relation, kind: str, name: str, node: Mapping[str, Any], **more: Any) -> int:
         facts = {"kind": kind, "name": name, "owner": self._owner(node), "description": node.get("description"), **more}
         number = self._numbers[unique_id] = len(self._nodes)
-        self._nodes.append({"id": unique_id if isinstance(unique_id, str) else _text(unique_id), **_without_empty(facts)})
+        self._nodes.append(
+            {"id": unique_id if isinstance(unique_id, str) else _text(unique_id), **_without_empty(facts)}
+        )
         return number
 
     def _connect(self, unique_id: str, parents: Iterable[str]) -> None:
@@ -127,7 +131,8 @@ class _Builder:
     def _owner(self, node: Mapping[str, Any]) -> str | None:
         groups = (each for each in self._manifest.get("groups", {}).values() if each["name"] == node.get("group"))
         owner = next(groups, node).get("owner") or {}
-        return owner.get("name") or owner.get("email") or (node.get("config") or {}).get("meta", {}).get("owner")
+        found = owner.get("name") or owner.get("email") or (node.get("config") or {}).get("meta", {}).get("owner")
+        return str(found) if found else None
 
     def _add_source(self, unique_id: str, node: Mapping[str, Any]) -> None:
         relation = (node["schema"], node["identifier"])

@@ -1,1 +1,1 @@
-"""The status page: one file that tells how the data is, with nothing but the warehouse behind it (docs/status-page.md)."""
+"""The status page: one file that tells how the data is, from the warehouse alone (docs/status-page.md)."""

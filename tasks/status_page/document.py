@@ -78,11 +78,7 @@ def make(
         "warehouse": facts["now"][0]["warehouse"],
         "old_after_seconds": OLD_AFTER_SECONDS,
         "verdict": verdict(facts["marts"], facts["incidents"], streams := _streams(facts, coverage, now)),
-        "incidents": [
-            {**each, "signs": [_without(sign, "incident_id") for sign in facts["signs"] if sign["incident_id"] == number]}
-            for each in facts["incidents"]
-            if (number := each["incident_id"])
-        ],
+        "incidents": _incidents(facts),
         "streams": streams,
         "coverage": coverage,
         **{name: facts[name] for name in _SECTIONS},
@@ -99,7 +95,9 @@ def verdict(
     marts, incidents = list(marts), list(incidents)
     awake = [each for each in incidents if each["snoozed_until"] is None or each["snoozed_until"] <= datetime.now(UTC)]
     by_status = Counter(mart["status"] for mart in marts)
-    troubles = [f"{len(incidents)} incident{'s are' if len(incidents) > 1 else ' is'} open"] if incidents else []
+    snoozed = f" ({len(incidents) - len(awake)} snoozed)" if len(awake) < len(incidents) else ""
+    are = "s are" if len(incidents) > 1 else " is"
+    troubles = [f"{len(incidents)} incident{are} open{snoozed}"] if incidents else []
     troubles += [
         f"{count} of {len(marts)} marts {'are' if count > 1 else 'is'} {status}"
         for status in ("held back", "stale", "late")
@@ -154,8 +152,12 @@ def _coverage(source: Source, stream: Stream, found: Sequence[WindowStatus]) -> 
     }
 
 
-def _without(row: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key != name}
+def _incidents(facts: Facts) -> list[dict[str, Any]]:
+    """The open incidents, each with what shows it."""
+    signs: dict[int, list[dict[str, Any]]] = {}
+    for sign in facts["signs"]:
+        signs.setdefault(sign.pop("incident_id"), []).append(sign)
+    return [{**each, "signs": signs.get(each["incident_id"], [])} for each in facts["incidents"]]
 
 
 def _schemas(manifest: Mapping[str, Any]) -> set[str]:

@@ -28,7 +28,13 @@ def as_json(document: dict[str, Any]) -> bytes:
 
 def _embedded(document: dict[str, Any]) -> bytes:
     """JSON that means nothing to a parser of HTML, whatever is in it: no tag, comment or entity can begin."""
-    escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+    escapes: dict[str, str | int | None] = {
+        "<": "\\u003c",
+        ">": "\\u003e",
+        "&": "\\u0026",
+        "\u2028": "\\u2028",
+        "\u2029": "\\u2029",
+    }
     return as_json(document).decode().translate(str.maketrans(escapes)).encode()
 
 

@@ -98,7 +98,8 @@ _QUERIES = {
                i.generation, i.run_id, r.*
         from (select * from ops.dbt_invocations order by started_at desc limit 30) i
         cross join lateral (
-            select count(*) filter (where resource_type in ('model', 'seed', 'snapshot') and status = 'success') as built,
+            select count(*) filter (where resource_type in ('model', 'seed', 'snapshot') and status = 'success')
+                       as built,
                    count(*) filter (where status = 'pass') as passed,
                    count(*) filter (where status = 'warn') as warned,
                    count(*) filter (where status in ('fail', 'error', 'runtime error', 'partial success')) as failed,
@@ -192,8 +193,8 @@ _QUERIES = {
     """,
     # A reason can quote the value that did not fit: what is in quotes is left out, and so is which record it was.
     "quarantine": """
-        select source, stream, reason, count(*) as rows, min(quarantined_at) as first_at, max(quarantined_at) as last_at,
-               count(distinct load_id) as loads
+        select source, stream, reason, count(*) as rows, count(distinct load_id) as loads,
+               min(quarantined_at) as first_at, max(quarantined_at) as last_at
         from (
             select source, stream, quarantined_at, load_id,
                    regexp_replace(regexp_replace(left(reason, 300), '"[^"]*("|$)', '"…"', 'g'),

@@ -101,14 +101,14 @@ function timeline() {
   const names = [...lanes.keys()].filter((name) => lanes.get(name).some((each) => each.to >= start))
     .sort((one, other) => (one === "publish") - (other === "publish") || (one === "dbt build") - (other === "dbt build") || one.localeCompare(other));
   if (!names.length) return h("p", { class: "none" }, "Nothing has run in the last 24 hours.");
-  const [left, right, row] = [190, 1000, 24];
+  const [left, right, row] = [190, 985, 24];
   const at = (time) => left + ((Math.max(time, start) - start) / (end - start)) * (right - left);
   const height = names.length * row + 26;
   const hours = (end - start) / 3600000;
   const step = [1 / 6, 0.5, 1, 2, 3, 6].find((each) => hours / each <= 9) ?? 6;
   const marks = [];
   for (let time = Math.ceil(start / (step * 3600000)) * step * 3600000; time < end; time += step * 3600000) marks.push(time);
-  const svg = s("svg", { class: "chart", width: right + 16, height, viewBox: `0 0 ${right + 16} ${height}`, role: "img", "aria-label": `What ran in the last ${duration(end - start)}: ${plural(names.length, "lane")}. The tables below say the same.` },
+  const svg = s("svg", { class: "chart", width: right + 25, height, viewBox: `0 0 ${right + 25} ${height}`, role: "img", "aria-label": `What ran in the last ${duration(end - start)}: ${plural(names.length, "lane")}. The tables below say the same.` },
     marks.map((time) => [s("line", { x1: at(time), x2: at(time), y1: 0, y2: height - 20, stroke: "var(--line)" }),
       s("text", { x: at(time), y: height - 5, "font-size": 11, class: "soft", "text-anchor": "middle" }, new Date(time).toISOString().slice(11, 16))]),
     names.map((name, index) => s("g", null,

@@ -35,13 +35,13 @@ function age(text) {
 const instant = (text) => `${text.slice(0, 10)} ${text.slice(11, 16)}`;
 const ages = []; // [element, instant]: said anew each minute
 
-// An instant as the page writes it: how long ago, then when, in UTC.
-function when(text) {
+// An instant as the page writes it: how long ago, then when, in UTC; or how long ago alone, where room is short.
+function when(text, isShort = false) {
   if (!text) return "";
   const relative = h("span", null, age(text));
   ages.push([relative, text]);
   return h("time", { datetime: text, title: `${text.replace("T", " ").replace("Z", "")} UTC` },
-    relative, h("span", { class: "soft" }, ` · ${instant(text)}`));
+    relative, isShort ? "" : h("span", { class: "soft" }, ` · ${instant(text)}`));
 }
 
 // Signs that differ by shape as well as by colour.
@@ -67,18 +67,28 @@ const pill = (status, kind = tone(status)) => (status ? h("span", { class: `pill
 
 let tables = 0;
 // A table that scrolls within its own box, sorts by its headings, and shows the first rows of many.
-// Columns: key, label, show(row), and number, sort(row), heading (the cell that names the row).
-function table(section, caption, columns, rows, most = 25) {
+// Columns: key, label, show(row), and number, sort(row), heading (the cell that names the row), detail (a text that has
+// a line of its own below the row, where there is one).
+function table(section, caption, allColumns, rows, most = 25) {
   if (!rows.length) return h("p", { class: "none", "data-none": section }, "None.");
   const body = h("tbody");
+  const columns = allColumns.filter((column) => !column.detail);
+  const details = allColumns.filter((column) => column.detail);
   const id = `table-${(tables += 1)}`;
   let order = rows;
   let all = rows.length <= most + 5;
   const cell = (column, row) => h(column.heading ? "th" : "td",
     { class: [column.number ? "num" : "", column.class ?? ""].join(" ").trim() || null, "data-column": column.key, scope: column.heading ? "row" : null },
     column.show ? column.show(row) : column.number ? number(row[column.key]) : row[column.key]);
-  const draw = () => body.replaceChildren(...(all ? order : order.slice(0, most))
-    .map((row) => h("tr", null, columns.map((column) => cell(column, row)))));
+  const lines = (row) => {
+    const said = details.filter((column) => (column.show ? column.show(row) : row[column.key]));
+    return [
+      h("tr", { class: said.length ? "explained" : null }, columns.map((column) => cell(column, row))),
+      said.map((column) => h("tr", { class: "detail" }, h("td", { colspan: columns.length, "data-column": column.key },
+        h("div", null, h("span", { class: "hidden" }, `${column.label}: `), column.show ? column.show(row) : row[column.key])))),
+    ];
+  };
+  const draw = () => body.replaceChildren(...(all ? order : order.slice(0, most)).map(lines).flat(Infinity));
   const value = (column, row) => (column.sort ? column.sort(row) : row[column.key]);
   const sortBy = (column, heading) => {
     const direction = heading.getAttribute("aria-sort") === "ascending" ? -1 : 1;

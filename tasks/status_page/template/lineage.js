@@ -5,17 +5,17 @@ const graph = data.lineage;
 const KINDS = { passthrough: "as it is", expression: "computed", aggregate: "aggregated" };
 const WORDS = { stream: "source stream", source: "raw table", model: "model", snapshot: "snapshot", seed: "seed", exposure: "dashboard", relation: "outside the project" };
 const MOST_BOXES = 80;
-const [BOX, GAP, ROW, HEAD] = [216, 74, 20, 27];
+const [BOX, GAP, ROW, HEAD] = [204, 48, 20, 27];
 
 const byId = new Map((graph?.nodes ?? []).map((node, index) => [node.id, index]));
 const columnsOf = (index) => graph.nodes[index].columns ?? [];
 const findColumn = (index, name) => columnsOf(index).find((column) => column[0] === name);
-const title = (node) => node.label ?? node.name;
+const title = (node) => (node.kind === "source" ? node.relation : node.label ?? node.name);
 const href = (index, column) => `#lineage/${key(graph.nodes[index].id)}${column === undefined ? "" : `/${column === null ? "*" : `=${key(column)}`}`}`;
 
 function origins([index, column]) {
   const node = graph.nodes[index];
-  if (column === null) return (node.rows_of ?? []).map((parent) => [parent, null, "aggregate"]);
+  if (column === null) return (node.rows_of ?? []).map((parent) => [parent, null, "passthrough"]);
   return findColumn(index, column)?.[2] ?? [];
 }
 
@@ -29,7 +29,7 @@ function usesOf([index, column]) {
     };
     graph.nodes.forEach((node, child) => {
       for (const [name, , from] of node.columns ?? []) for (const [parent, origin, kind] of from ?? []) note(parent, origin, [child, name, kind]);
-      for (const parent of node.rows_of ?? []) note(parent, null, [child, null, "aggregate"]);
+      for (const parent of node.rows_of ?? []) note(parent, null, [child, null, "passthrough"]);
     });
   }
   return uses.get(`${index}/${column === null ? "" : `=${column}`}`) ?? [];
@@ -122,16 +122,16 @@ function diagram(index, column) {
     const node = graph.nodes[box.index];
     const isFocus = box.index === index;
     const trust = data.marts.find((mart) => mart.mart === node.name && node.layer === "marts");
-    return s("g", { transform: `translate(${box.x} ${box.y})` },
+    return s("g", { class: isFocus ? "focus" : null, transform: `translate(${box.x} ${box.y})` },
       s("rect", { width: BOX, height: tall(box), rx: 6, fill: "var(--raised)", stroke: isFocus ? "var(--focus)" : "var(--strong-line)", "stroke-width": isFocus ? 2 : 1 }),
       s("a", { href: href(box.index) }, s("rect", { class: "row", x: 1, y: 1, width: BOX - 2, height: HEAD - 2, rx: 5, fill: "transparent" }),
-        s("text", { x: 10, y: 18, "font-size": 12, "font-weight": 650 }, short(title(node), trust ? 26 : 29)),
+        s("text", { x: 10, y: 18, "font-size": 12, "font-weight": 650 }, short(title(node), trust ? 22 : 25)),
         s("title", null, `${title(node)}: ${WORDS[node.kind]}${node.layer ? `, ${node.layer}` : ""}${trust ? `, ${trust.status}` : ""}`)),
       trust && trust.status !== "fresh" ? s("svg", { x: BOX - 22, y: 7, width: 13, height: 13, viewBox: "0 0 16 16", class: tone(trust.status) }, s("path", { d: SHAPES[tone(trust.status)], fill: "var(--solid)", "fill-rule": "evenodd" })) : "",
       box.rows.length ? s("line", { x1: 0, x2: BOX, y1: HEAD, y2: HEAD, stroke: "var(--line)" }) : "",
       box.rows.map((name, row) => s("a", { href: href(box.index, name) },
         s("rect", { class: "row", x: 2, y: HEAD + row * ROW + 2, width: BOX - 4, height: ROW - 1, rx: 3, fill: isFocus && name === column ? "var(--busy-fill)" : "transparent" }),
-        s("text", { class: "mono", x: 10, y: HEAD + row * ROW + 15, "font-size": 11.5 }, name === null ? "(rows)" : short(name, 27)),
+        s("text", { class: "mono", x: 10, y: HEAD + row * ROW + 15, "font-size": 11.5 }, name === null ? "(rows)" : short(name, 26)),
         s("title", null, name === null ? "how many rows" : name))));
   });
   return [
@@ -142,18 +142,20 @@ function diagram(index, column) {
   ];
 }
 
-const placeLink = (index, column) => h("a", { href: href(index, column) }, h("code", null, column === null ? `rows of ${graph.nodes[index].name}` : column === undefined ? title(graph.nodes[index]) : `${graph.nodes[index].name}.${column}`));
+const placeLink = (index, column) => h("a", { href: href(index, column) }, h("code", null, column === null ? `rows of ${title(graph.nodes[index])}` : column === undefined ? title(graph.nodes[index]) : `${title(graph.nodes[index])}.${column}`));
 
-// What a column comes from, as a list within lists, down to the fields of the sources.
-function tree(place, path = new Set()) {
-  const id = `${place[0]}/${place[1]}`;
-  const found = path.has(id) ? [] : origins(place);
+// What a column comes from, as a list within lists, down to the fields of the sources; what comes twice is followed once.
+function tree(place, shown = new Set()) {
+  const found = origins(place);
   if (!found.length) return "";
   return h("ul", null, found.map(([index, column, kind]) => {
     const node = graph.nodes[index];
     const remark = column === null ? "" : findColumn(index, column)?.[1];
-    const end = node.kind === "stream" ? `field of ${node.place ?? node.name}` : node.kind === "relation" ? "outside the project" : "";
-    return h("li", null, placeLink(index, column), h("span", { class: "soft" }, ` ${KINDS[kind]}${end ? `; ${end}` : ""}${remark ? `; ${remark}` : ""}`), tree([index, column], new Set([...path, id])));
+    const end = node.kind === "stream" ? `${column === null ? "" : "field of "}${node.place ?? node.name}` : node.kind === "relation" ? "outside the project" : "";
+    const id = `${index}/${column}`;
+    const again = shown.has(id) && origins([index, column]).length > 0;
+    shown.add(id);
+    return h("li", null, placeLink(index, column), h("span", { class: "soft" }, ` ${KINDS[kind]}${end ? `; ${end}` : ""}${remark ? `; ${remark}` : ""}${again ? "; as above" : ""}`), again ? "" : tree([index, column], shown));
   }));
 }
 
@@ -211,6 +213,11 @@ function lineage() {
     const first = graph.nodes.findIndex((node) => node.kind === "exposure");
     const index = byId.get(id) ?? (first >= 0 ? first : Math.max(0, graph.nodes.findLastIndex((node) => node.layer === "marts")));
     if (graph.nodes.length) view.replaceChildren(...focusOn(index, column).flat(Infinity).filter((each) => each !== ""));
+    requestAnimationFrame(() => { // what is asked for is in sight, however wide the picture is
+      const box = view.querySelector(".diagram");
+      const focus = box?.querySelector(".focus")?.getBoundingClientRect();
+      if (focus) box.scrollLeft += focus.right - box.getBoundingClientRect().right + 24;
+    });
   };
   show();
   addEventListener("hashchange", () => {
@@ -224,7 +231,7 @@ function lineage() {
     h("p", { class: "about" }, `As the build of ${instant(graph.as_of)} UTC had it: `, when(graph.as_of), ". What is not known is said to be so."),
     h("div", { class: "find" }, h("label", { for: "find" }, "Find"), input),
     found,
-    h("details", { open: ends.length <= 16 }, h("summary", null, `${plural(ends.length, "dashboard or mart", "dashboards and marts")}`), h("div", { class: "chips" }, ends.map((node) => nodeChip(node)))),
+    h("details", { class: "ends", open: ends.length <= 16 }, h("summary", null, `${plural(ends.length, "dashboard or mart", "dashboards and marts")}`), h("div", { class: "chips" }, ends.map((node) => nodeChip(node)))),
     view,
   ];
 }

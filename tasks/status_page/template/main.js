@@ -12,7 +12,7 @@ const SECTIONS = [
   ["incidents", "Open incidents", "One trouble each, from its first sign to its recovery; what to type is beside it.", incidents, opens, opens ? (data.incidents.some((each) => each.severity !== "warning") ? "bad" : "warning") : null],
   ["marts", "Marts", "What BI reads. Held back: the last good generation is served, and newer data is not.", marts, notFresh, worstMart],
   ["streams", "Streams", "How far raw is complete, by the latest check and the clock of this page; thresholds are those of dbt's sources.", streams, lateStreams.length, lateStreams.some((each) => each.status !== "late") ? "bad" : lateStreams.length ? "warning" : null],
-  ["coverage", "Coverage", "Each window of the last year of a stream, by the ledger. `headwater windows` also looks at raw and the landing.", coverage, holes, holes ? "bad" : null],
+  ["coverage", "Coverage", ["Each window of the last year of a stream, by the ledger; ", h("code", null, "headwater windows"), " also looks at raw and the landing."], coverage, holes, holes ? "bad" : null],
   ["timeline", "Timeline", "What ran in the last 24 hours, as far as the lists below reach.", timeline],
   ["loads", "Loads", "The last 30 of each stream.", loads],
   ["builds", "Builds and publishes", null, builds],

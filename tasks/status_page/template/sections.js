@@ -11,7 +11,6 @@ function marts() {
   return table("marts", "Marts and how far they can be trusted", [
     { key: "status", label: "Status", show: (row) => pill(row.status), sort: (row) => ["held back", "stale", "late", "fresh"].indexOf(row.status) },
     { key: "mart", label: "Mart", heading: true, class: "name-cell", show: (row) => martLink(row.mart) },
-    { key: "mart_group", label: "Group" },
     { key: "data_as_of", label: "Data as of (UTC)", show: (row) => when(row.data_as_of) },
     { key: "published_at", label: "Published (UTC)", show: (row) => when(row.published_at) },
     { key: "generation", label: "Generation", number: true },
@@ -20,7 +19,8 @@ function marts() {
     { key: "tests_failed", label: "Failed", number: true, show: (row) => toned(row.tests_failed, "bad") },
     { key: "tests_warned", label: "Warned", number: true, show: (row) => toned(row.tests_warned, "warning") },
     { key: "quarantined_rows", label: "Quarantined", number: true, show: (row) => toned(row.quarantined_rows, "warning") },
-    { key: "why", label: "Why", class: "why" },
+    { key: "mart_group", label: "Group" },
+    { key: "why", label: "Why", detail: true },
     { key: "dashboards", label: "Read by", sort: null, show: (row) => h("span", { class: "chips" }, (exposures.get(row.mart) ?? []).map((each) => nodeChip(each))) },
   ], data.marts, 60);
 }
@@ -60,7 +60,7 @@ function incidents() {
     { key: "opened_at", label: "Opened (UTC)", show: (row) => when(row.opened_at) },
     { key: "closed_at", label: "Closed (UTC)", show: (row) => when(row.closed_at) },
     { key: "lasted", label: "Lasted", sort: (row) => Date.parse(row.closed_at) - Date.parse(row.opened_at), show: (row) => duration(Date.parse(row.closed_at) - Date.parse(row.opened_at)) },
-    { key: "closed_why", label: "Why closed", class: "why" },
+    { key: "closed_why", label: "Why closed", detail: true },
   ], data.closed_incidents, 15);
   const held = data.alerts.filter((each) => each.waiting || each.given_up);
   return [
@@ -83,7 +83,7 @@ function streams() {
     { key: "watermark", label: "Watermark" , class: "name-cell" },
     { key: "quarantined_rows", label: "Quarantined", number: true, show: (row) => toned(row.quarantined_rows, "warning") },
     { key: "reconciled", label: "Compared with source", show: (row) => (row.reconciled ? [pill(row.reconciled), " ", when(row.reconciled_at)] : "") },
-    { key: "error", label: "Last error", class: "why", show: (row) => (row.tried_status === "failed" ? row.error : "") },
+    { key: "error", label: "Last error", detail: true, show: (row) => (row.tried_status === "failed" ? row.error : "") },
   ], data.streams, 60);
 }
 
@@ -99,7 +99,7 @@ function freshnessBar(row) {
     s("svg", { class: tone(row.status), width, height: 10, "aria-hidden": "true" },
       s("rect", { x: 0, y: 3, width, height: 4, rx: 2, fill: "var(--line)" }), s("rect", { x: 0, y: 3, width: x(now), height: 4, rx: 2, fill: "var(--solid)" }),
       [late, width * 0.9].filter((each) => each !== null).map((at) => s("rect", { x: at, y: 0, width: 1.5, height: 10, fill: "var(--strong-line)" }))),
-    h("br"), row.late_at ? ["late ", when(row.late_at)] : "", row.stale_at ? [row.late_at ? h("br") : "", "stale ", when(row.stale_at)] : "");
+    h("br"), row.late_at ? ["late ", when(row.late_at, true)] : "", row.stale_at ? [row.late_at ? ", " : "", "stale ", when(row.stale_at, true)] : "");
 }
 
 function coverage() {
@@ -116,7 +116,7 @@ function coverage() {
           { key: "start", label: "From (UTC)", heading: true, show: ([start]) => instant(start), sort: ([start]) => start },
           { key: "state", label: "State", show: ([, state]) => pill(state, state === "stale" ? "warning" : tone(state)), sort: ([, state]) => state },
           { key: "rows", label: "Rows", number: true, show: ([, , rows]) => number(rows), sort: ([, , rows]) => rows },
-          { key: "why", label: "Why", class: "why", show: ([, , , why]) => why, sort: ([, , , why]) => why },
+          { key: "why", label: "Why", class: "why", show: ([, , , why]) => why, sort: null },
         ], bad)) : "");
   });
   return drawn.length ? [legend(["loaded", "stale", "running", "missing", "failed"]), drawn] : h("p", { class: "none" }, "No stream has windows.");
@@ -152,7 +152,7 @@ function loads() {
       { key: "rows_deleted", label: "Deleted", number: true },
       { key: "bytes_landed", label: "Bytes landed", number: true },
       { key: "attempt", label: "Tries", number: true },
-      { key: "error", label: "Error", class: "why" },
+      { key: "error", label: "Error", detail: true },
       { key: "load_id", label: "Load", class: "name-cell" },
       { key: "run_id", label: "Run" },
     ], data.loads, 15),
@@ -164,7 +164,7 @@ function builds() {
     h("h3", null, "dbt builds"),
     table("builds", "The last builds", [
       { key: "is_success", label: "Outcome", show: (row) => (row.is_success ? pill("passed") : pill("failed")) },
-      { key: "started_at", label: "Started (UTC)", heading: true, show: (row) => when(row.started_at) },
+      { key: "started_at", label: "Started (UTC)", heading: true, class: "plain", show: (row) => when(row.started_at) },
       { key: "took", label: "Took", number: true, sort: (row) => Date.parse(row.ended_at) - Date.parse(row.started_at), show: (row) => seconds((Date.parse(row.ended_at) - Date.parse(row.started_at)) / 1000) },
       { key: "selection", label: "Selected", class: "name-cell", show: (row) => row.selection ?? "all" },
       { key: "built", label: "Built", number: true },
@@ -180,7 +180,7 @@ function builds() {
       { key: "name", label: "Node", heading: true, class: "name-cell" },
       { key: "resource_type", label: "Kind" },
       { key: "failures", label: "Failing rows", number: true },
-      { key: "message", label: "What it says", class: "why" },
+      { key: "message", label: "What it says", detail: true },
     ], data.failed_nodes)] : "",
     h("h3", null, "Publishes"),
     table("publishes", "The last generations of serving", [
@@ -227,7 +227,7 @@ function tests() {
       { key: "severity", label: "Severity" },
       { key: "passed_at", label: "Last passed (UTC)", show: (row) => when(row.passed_at) },
       { key: "tests", label: "Looks at", sort: null, show: (row) => h("span", { class: "chips" }, (row.tests ?? []).map((id) => testedChip(id))) },
-      { key: "message", label: "What it says", class: "why" },
+      { key: "message", label: "What it says", detail: true },
     ], data.tests) : "",
     total ? legend(["pass", "warn", "fail", "skipped"]) : "",
   ];
