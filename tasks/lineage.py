@@ -30,7 +30,7 @@ FORMAT = 1
 """Of what is kept; another number makes all of it be looked for again."""
 
 _QUERIES = ("model", "snapshot", "seed")
-_SNAPSHOT_COLUMNS = ("dbt_valid_from", "dbt_valid_to", "dbt_scd_id", "dbt_updated_at")
+_SNAPSHOT_COLUMNS = ("dbt_scd_id", "dbt_updated_at", "dbt_valid_from", "dbt_valid_to")
 
 
 def lineage(

@@ -12,6 +12,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+_ESCAPES = str.maketrans({each: f"\\u{ord(each):04x}" for each in "<>&\u2028\u2029"})
 _SCRIPTS = ("core.js", "charts.js", "sections.js", "lineage.js", "main.js")
 
 
@@ -28,14 +29,7 @@ def as_json(document: dict[str, Any]) -> bytes:
 
 def _embedded(document: dict[str, Any]) -> bytes:
     """JSON that means nothing to a parser of HTML, whatever is in it: no tag, comment or entity can begin."""
-    escapes: dict[str, str | int | None] = {
-        "<": "\\u003c",
-        ">": "\\u003e",
-        "&": "\\u0026",
-        "\u2028": "\\u2028",
-        "\u2029": "\\u2029",
-    }
-    return as_json(document).decode().translate(str.maketrans(escapes)).encode()
+    return as_json(document).decode().translate(_ESCAPES).encode()
 
 
 @cache
