@@ -21,7 +21,7 @@
     const isSeen = element.checkVisibility() && !element.closest("script, .hidden, .skip, title");
     if (!isSeen || !walker.currentNode.textContent.trim()) continue;
     const style = getComputedStyle(element);
-    const [one, other] = [luminance(parse(element instanceof SVGElement ? style.fill : style.color)), luminance(behind(element))];
+    const [one, other] = [parse(element instanceof SVGElement ? style.fill : style.color), behind(element)].map(luminance);
     const contrast = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
     if (contrast < 4.5) bad.add(`${element.tagName} ${contrast.toFixed(2)} ${element.textContent.slice(0, 40)}`);
   }
