@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo advance down destroy status mariadb test chaos slim bench lint format lock clean
+.PHONY: help install demo advance down destroy status mariadb chromium test chaos slim bench lint format lock clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -43,7 +43,10 @@ status: $(INSTALLED)  ## How each part of the local stack is
 mariadb: $(INSTALLED)  ## Unpack a MariaDB server for the tests, where apt-get can get one
 	@tests/install_mariadb.sh $(VENV)/mariadb
 
-test: $(INSTALLED) lint mariadb  ## Check and test everything
+chromium: $(INSTALLED)  ## Unpack a browser for the tests, where apt-get can get one
+	@tests/install_chromium.sh $(VENV)/chromium
+
+test: $(INSTALLED) lint mariadb chromium  ## Check and test everything
 # Two at a time, in the order of collection: the demo, which is half of all, beside the rest (tests/conftest.py).
 	@$(BIN)/python -m pytest -m 'not chaos' -n 2 --no-loadscope-reorder $(ARGS)
 

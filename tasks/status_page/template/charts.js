@@ -126,7 +126,7 @@ function timeline() {
         return s("g", { class: tone(each.state) === "good" && name !== "publish" ? "busy" : tone(each.state) },
           name === "publish" ? s("path", { d: `M${x} ${y + 1}l7 7-7 7-7-7z`, fill: "var(--solid)" }) : s("rect", { x, y: y + 2, width, height: 12, rx: 2, fill: "var(--solid)" }), title);
       }))));
-  return h("div", { class: "box", tabindex: "0", role: "region", "aria-label": "Run timeline" }, svg);
+  return h("div", { class: "box", tabindex: "0", role: "region", "aria-label": "Run timeline", "data-latest": true }, svg);
 }
 
 const short = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);

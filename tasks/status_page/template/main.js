@@ -4,7 +4,7 @@ const opens = data.incidents.length;
 const worstMart = data.marts.some((mart) => tone(mart.status) === "bad") ? "bad" : data.marts.some((mart) => mart.status === "late") ? "warning" : null;
 const notFresh = data.marts.filter((mart) => mart.status !== "fresh").length;
 const lateStreams = data.streams.filter((each) => ["late", "stale", "never loaded"].includes(each.status));
-const holes = data.coverage.reduce((sum, each) => sum + (each.counts.missing ?? 0) + (each.counts.failed ?? 0), 0);
+const allHoles = data.coverage.reduce((sum, each) => sum + holes(each), 0);
 const failedTests = (data.test_counts.fail ?? 0) + (data.test_counts.error ?? 0);
 
 // [id, heading, what it shows, its content, how many, how bad]
@@ -12,7 +12,7 @@ const SECTIONS = [
   ["incidents", "Open incidents", "One trouble each, from its first sign to its recovery; what to type is beside it.", incidents, opens, opens ? (data.incidents.some((each) => each.severity !== "warning") ? "bad" : "warning") : null],
   ["marts", "Marts", "What BI reads. Held back: the last good generation is served, and newer data is not.", marts, notFresh, worstMart],
   ["streams", "Streams", "How far raw is complete, by the latest check and the clock of this page; thresholds are those of dbt's sources.", streams, lateStreams.length, lateStreams.some((each) => each.status !== "late") ? "bad" : lateStreams.length ? "warning" : null],
-  ["coverage", "Coverage", ["Each window of the last year of a stream, by the ledger; ", h("code", null, "headwater windows"), " also looks at raw and the landing."], coverage, holes, holes ? "bad" : null],
+  ["coverage", "Coverage", ["Each window of the last year of a stream, by the ledger; ", h("code", null, "headwater windows"), " also looks at raw and the landing."], coverage, allHoles, allHoles ? "bad" : null],
   ["timeline", "Timeline", "What ran in the last 24 hours, as far as the lists below reach.", timeline],
   ["loads", "Loads", "The last 30 of each stream.", loads],
   ["builds", "Builds and publishes", null, builds],
@@ -29,7 +29,7 @@ function top() {
   const header = document.getElementById("top");
   header.classList.add(level);
   header.append(...[
-    h("p", { class: "name" }, `Headwater · ${data.warehouse}`),
+    h("p", { class: "name" }, `Headwater status · warehouse ${data.warehouse}`),
     h("h1", { "data-level": level }, h("span", { class: `${level} toned` }, sign(level)), h("span", null, text)),
     h("p", { class: "made" }, since ? ["The oldest trouble began ", when(since), ". "] : "", "This page was made ", when(data.made_at), data.made_by ? ` by ${data.made_by}` : "", ". Times are UTC."),
     first ? h("div", { class: `first ${first.severity === "warning" ? "warning" : ""}` }, h("p", null, h("span", { class: "label" }, "Type next, for "), h("a", { href: "#incidents" }, first.title)), command(first.next_command)) : "",
@@ -43,7 +43,7 @@ function sectionElements() {
     if (!section) return;
     waiting.delete(id);
     for (const part of [content()].flat(Infinity)) if (part) section.append(part);
-    section.removeAttribute("data-waiting");
+    for (const box of section.querySelectorAll("[data-latest]")) box.scrollLeft = box.scrollWidth; // where room is short, the latest is seen
   };
   const seen = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting) { seen.unobserve(entry.target); draw(entry.target.id); }
@@ -51,7 +51,7 @@ function sectionElements() {
   const main = document.getElementById("main");
   main.replaceChildren();
   for (const [id, heading, about, content] of SECTIONS) {
-    const section = h("section", { id, "aria-labelledby": `${id}-heading`, "data-waiting": true }, h("h2", { id: `${id}-heading` }, heading), about ? h("p", { class: "about" }, about) : "");
+    const section = h("section", { id, "aria-labelledby": `${id}-heading` }, h("h2", { id: `${id}-heading` }, heading), about ? h("p", { class: "about" }, about) : "");
     main.append(section);
     waiting.set(id, [section, content]);
     seen.observe(section);

@@ -50,7 +50,7 @@ function incidents() {
         h("dt", null, "Likely cause"), h("dd", { "data-field": "cause" }, each.cause),
         each.affected_marts.length ? [h("dt", null, "Marts"), h("dd", null, chips(each.affected_marts))] : "",
         each.affected_dashboards.length ? [h("dt", null, "Dashboards"), h("dd", null, chips(each.affected_dashboards))] : "",
-        snoozed ? [h("dt", null, "Snoozed"), h("dd", null, `by ${each.snoozed_by ?? "somebody"}: ${each.snoozed_why ?? ""} until `, when(each.snoozed_until))] : "",
+        snoozed ? [h("dt", null, "Snoozed"), h("dd", null, `by ${each.snoozed_by ?? "somebody"}: ${each.snoozed_why ?? ""}; wakes `, when(each.snoozed_until))] : "",
         each.signs.length ? [h("dt", null, "Signs"), h("dd", null, h("ul", null, each.signs.map((sign) =>
           h("li", null, sign.title, h("span", { class: "soft" }, ` — ${sign.kind}, since `), when(sign.first_seen_at)))))] : ""));
   });
@@ -102,16 +102,18 @@ function freshnessBar(row) {
     h("br"), row.late_at ? ["late ", when(row.late_at, true)] : "", row.stale_at ? [row.late_at ? ", " : "", "stale ", when(row.stale_at, true)] : "");
 }
 
+const holes = (stream) => (stream.counts.missing ?? 0) + (stream.counts.failed ?? 0);
+
 function coverage() {
   const drawn = data.coverage.filter((each) => each.windows.length).map((each) => {
-    const command = `headwater backfill ${streamName(each)}`;
     const bad = each.windows.filter(([, state]) => state !== "loaded");
     return h("div", { class: "calendar" },
       h("div", { class: "head" }, h("h3", null, h("code", null, streamName(each))),
         h("span", { class: "soft" }, `${plural(each.windows.length, "window")} of a ${each.size}, ${each.time_zone}: `,
           STATES.filter((state) => each.counts[state]).map((state) => `${number(each.counts[state])} ${state}`).join(", "))),
-      h("div", { class: "box", tabindex: "0", role: "region", "aria-label": `Calendar of ${streamName(each)}` }, calendar(each)),
-      bad.length ? h("details", null, h("summary", null, `${plural(bad.length, "window")} not as ${bad.length === 1 ? "it" : "they"} should be; ${command} fills what is missing or failed`),
+      h("div", { class: "box", tabindex: "0", role: "region", "aria-label": `Calendar of ${streamName(each)}`, "data-latest": true }, calendar(each)),
+      bad.length ? h("details", null, h("summary", null, `${plural(bad.length, "window")} not as ${bad.length === 1 ? "it" : "they"} should be`),
+        holes(each) ? h("div", { class: "fill" }, "This fills what is missing or failed: ", command(`headwater backfill run ${streamName(each)}`)) : "",
         table(`windows ${streamName(each)}`, `Windows of ${streamName(each)} that are not loaded`, [
           { key: "start", label: "From (UTC)", heading: true, show: ([start]) => instant(start), sort: ([start]) => start },
           { key: "state", label: "State", show: ([, state]) => pill(state, state === "stale" ? "warning" : tone(state)), sort: ([, state]) => state },

@@ -143,7 +143,7 @@ insert into ops.incidents
      times_seen)
 values
     ('error', 'flights_api.flights has not been loaded since 15:38 UTC', 'The API answers 503 to every request since then.',
-     'headwater backfill flights_api.flights --mode failed', 'Data platform', 'stream.flights_api.flights',
+     'headwater backfill run flights_api.flights --mode failed', 'Data platform', 'stream.flights_api.flights',
      '{fct_flights,fct_weather_impact,fct_daily_airport_operations}', '{Airport and weather board}',
      now() - interval '4 hours', now() - interval '7 minutes', 16),
     ('warning', 'weather_files.weather is stale', 'No file newer than three days.', 'headwater windows weather_files.weather',
