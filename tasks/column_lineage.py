@@ -10,7 +10,7 @@ from and joins; a left join is taken for a look-up, which adds none.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import zip_longest
@@ -106,7 +106,7 @@ def query_lineage(
         root = build_scope(tree)
         if root is None:
             return NOTHING_KNOWN
-        tracer = _Tracer(known, own)
+        tracer = _Tracer(root, known, own)
         outputs = tracer.outputs(root)
         if outputs is None:
             return QueryLineage(
@@ -165,12 +165,24 @@ _Output = exp.Expr | tuple[_Source, str] | int
 class _Tracer:
     """Follows columns through the scopes of one query."""
 
-    def __init__(self, known: Mapping[Relation, Sequence[str]], own: Relation | None) -> None:
+    def __init__(self, root: Scope, known: Mapping[Relation, Sequence[str]], own: Relation | None) -> None:
+        self._scopes = {id(scope.expression): scope for scope in root.traverse()}
         self._known = known
         self._own = own
         self._outputs: dict[int, dict[str, _Output] | None] = {}
         self._traced: dict[tuple[int, str], _Trace] = {}
         self._under_way: set[tuple[int, str]] = set()
+
+    def _sources(self, scope: Scope) -> dict[str, _Source]:
+        """What a query selects from, by the names it has there."""
+        if isinstance(scope.expression, exp.Lateral):  # what stands before it can be named in it
+            return dict(scope.sources)
+        found = {name: source for name, (_, source) in scope.selected_sources.items()}
+        # A recursive query knows itself as a copy of its first part, which nobody has looked into.
+        return {
+            name: self._scopes.get(id(source.expression), source) if isinstance(source, Scope) else source
+            for name, source in found.items()
+        }
 
     def column(self, root: Scope, name: str) -> OutputColumn:
         """A column of the result."""
@@ -180,7 +192,8 @@ class _Tracer:
             for (relation, column), kind in trace.origins.items()
             if relation != self._own
         )
-        return OutputColumn(name, tuple(sorted(origins, key=_sorting)), trace.remark)
+        found = tuple(sorted(origins, key=_sorting))
+        return OutputColumn(name, found, trace.remark if found or not trace.origins else Remark.NOT_KNOWN)
 
     def rows_of(self, root: Scope) -> tuple[Relation, ...]:
         """The relations whose rows the result has."""
@@ -231,9 +244,9 @@ class _Tracer:
     def _starred(self, scope: Scope, projection: exp.Expr) -> list[_Source] | None:
         """The sources all of whose columns a projection selects; None if it is no `*`."""
         if isinstance(projection, exp.Star):
-            return list(_sources(scope).values())
+            return list(self._sources(scope).values())
         if isinstance(projection, exp.Column) and isinstance(projection.this, exp.Star):
-            source = _sources(scope).get(projection.table)
+            source = self._sources(scope).get(projection.table)
             return [source] if source is not None else []
         return None
 
@@ -333,20 +346,25 @@ class _Tracer:
 
     def _follow_column(self, scope: Scope, column: exp.Column) -> _Trace:
         """A column that an expression names, of one of the sources in reach."""
-        at: Scope | None = scope
-        while at is not None:
-            sources = _sources(at)
+        reach = list(_reach(scope))
+        for place, at in enumerate(reach):
+            sources = self._sources(at)
             if column.table:
                 if column.table in sources:
                     return self._follow_into(at, [sources[column.table]], column.name) or _lost()
             elif column.name in sources and _is_function(sources[column.name]):
                 return self._follow_source(at, sources[column.name], column.name)  # its one value has its name
             elif found := self._follow_into(at, list(sources.values()), column.name):
-                return found
+                is_sure = any(self._may_have(each, column.name, or_unknown=False) for each in sources.values())
+                outside = (each for outer in reach[place + 1 :] for each in self._sources(outer).values())
+                return found if is_sure or not any(self._may_have(each, column.name) for each in outside) else _lost()
             elif column.name in sources:
                 return self._follow_whole_row(at, sources[column.name])
-            at = at.parent  # a query within an expression may name what is outside of it
         return _lost()
+
+    def _may_have(self, source: _Source, name: str, *, or_unknown: bool = True) -> bool:
+        columns = self._columns(source)
+        return or_unknown if columns is None else name in columns
 
     def _follow_whole_row(self, scope: Scope, source: _Source) -> _Trace:
         """A row as one value: all of its columns."""
@@ -391,7 +409,7 @@ class _Tracer:
             looked_up = {
                 join.this.alias_or_name for join in scope.expression.args.get("joins") or () if join.side == "LEFT"
             }
-            for name, source in _sources(scope).items():
+            for name, source in self._sources(scope).items():
                 if name in looked_up:
                     continue
                 if isinstance(source, Scope):
@@ -434,11 +452,12 @@ def _own_nodes(value: exp.Expr) -> Iterator[exp.Expr]:
             yield node
 
 
-def _sources(scope: Scope) -> dict[str, _Source]:
-    """What a query selects from, by the names it has there."""
-    if isinstance(scope.expression, exp.Lateral):  # what stands before it can be named in it
-        return dict(scope.sources)
-    return {name: source for name, (_, source) in scope.selected_sources.items()}
+def _reach(scope: Scope) -> Iterator[Scope]:
+    """The queries whose sources a query may name: its own, and if it stands in an expression those outside of it."""
+    at: Scope | None = scope
+    while at is not None:
+        yield at
+        at = at.parent if at.is_subquery or at.is_udtf or at.is_set_operation else None
 
 
 def _is_function(source: _Source) -> bool:
@@ -477,11 +496,3 @@ def _name(projection: exp.Expr) -> str:
 
 def _sorting(origin: Origin) -> tuple[Relation, str]:
     return (origin.relation, origin.column or "")
-
-
-def merged(columns: Iterable[OutputColumn]) -> dict[str, OutputColumn]:
-    """Columns by name; of those that a query selects twice the first."""
-    found: dict[str, OutputColumn] = {}
-    for column in columns:
-        found.setdefault(column.name, column)
-    return found
