@@ -12,7 +12,7 @@ BI_INSTALLED := $(BI_VENV)/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo advance down destroy status bi bi-down bi-test bi-lock mariadb test chaos slim bench lint format lock clean
+.PHONY: help install demo advance down destroy status bi bi-down bi-test bi-lock mariadb chromium test chaos slim bench lint format lock clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -67,7 +67,10 @@ $(BI_INSTALLED): deployments/bi/requirements.lock
 mariadb: $(INSTALLED)  ## Unpack a MariaDB server for the tests, where apt-get can get one
 	@tests/install_mariadb.sh $(VENV)/mariadb
 
-test: $(INSTALLED) lint mariadb  ## Check and test everything
+chromium: $(INSTALLED)  ## Unpack a browser for the tests, where apt-get can get one
+	@tests/install_chromium.sh $(VENV)/chromium
+
+test: $(INSTALLED) lint mariadb chromium  ## Check and test everything
 # Two at a time, in the order of collection: the demo, which is half of all, beside the rest (tests/conftest.py).
 	@$(BIN)/python -m pytest -m 'not chaos and not bi' -n 2 --no-loadscope-reorder $(ARGS)
 

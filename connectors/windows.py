@@ -7,9 +7,10 @@ read from its beginning and has been followed since for longer than the window l
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
@@ -91,6 +92,25 @@ def windows_of(
         raise error.at(source=source.name, stream=stream.name) from error.__cause__
 
 
+def ledger_windows(
+    connection: psycopg.Connection, source: Source, stream: Stream, *, days: int, now: datetime | None = None
+) -> list[WindowStatus]:
+    """How each window of a stream's last days is, by the ledger alone: neither raw nor the landing is looked at, so a
+    row that was lost there does not show. Cheap, and any role will do that may read the ledger.
+
+    Args:
+        days: before the end of the last window that is over.
+
+    Raises:
+        WindowError: the stream has no windows.
+    """
+    now = now or datetime.now(UTC)
+    survey = _Survey(connection, source, stream, None, now)
+    if (begin := survey.begin) is None:
+        return []
+    return survey.statuses(max(begin, stream.windows.end_by(now) - timedelta(days=days)), None)
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     """A row of `ops.windows`."""
@@ -117,9 +137,6 @@ class _Read:
     raw_loaded_at: datetime | None
     is_alive: bool
 
-    def covers(self, window: Window) -> bool:
-        return self.window_start <= window.start and window.end <= self.window_end
-
 
 @dataclass(frozen=True, slots=True)
 class _Change:
@@ -144,11 +161,23 @@ def _bringing(changes: Sequence[_Change], whole: _Read | None, landed: frozenset
     return (whole.load_id, *later)
 
 
+def _covering(reads: Iterable[_Read], grid: Sequence[Window]) -> dict[datetime, list[_Read]]:
+    """The reads of all of each window, by where it begins. The windows follow each other without a gap."""
+    starts = [window.start for window in grid]
+    found: dict[datetime, list[_Read]] = {}
+    for read in reads:
+        place = bisect_left(starts, read.window_start)
+        while place < len(grid) and grid[place].end <= read.window_end:
+            found.setdefault(starts[place], []).append(read)
+            place += 1
+    return found
+
+
 class _Survey:
-    """One look at the ledger, raw and the landing."""
+    """One look at the ledger, raw and the landing; without a landing, at the ledger alone."""
 
     def __init__(
-        self, connection: psycopg.Connection, source: Source, stream: Stream, landing: Landing, now: datetime
+        self, connection: psycopg.Connection, source: Source, stream: Stream, landing: Landing | None, now: datetime
     ) -> None:
         if stream.event_time is None:
             raise WindowError(
@@ -161,6 +190,9 @@ class _Survey:
         self._raw = sql.Identifier(f"raw_{source.name}", stream.name)
         self._landing = landing
         self._now = now
+        self._column: WindowColumn | None = None
+        if landing is None:
+            return
         columns = raw_columns(connection, source.name, stream.name)
         self._column = WindowColumn.of(stream, columns)
         if columns and self._column is None:
@@ -169,9 +201,14 @@ class _Survey:
                 remedy="Give it a type in the stream's columns: timestamptz, timestamp or date.",
             )
 
+    @property
+    def begin(self) -> datetime | None:
+        """Where the first window begins, as far as anybody knows."""
+        return self._stream.windows.begin or self._earliest()
+
     def statuses(self, start: datetime | None, end: datetime | None) -> list[WindowStatus]:
         windows = self._stream.windows
-        start = start or windows.begin or self._earliest()
+        start = start or self.begin
         over = windows.end_by(self._now)
         end = over if end is None else min(end, over)
         if start is None or start >= end:
@@ -185,16 +222,20 @@ class _Survey:
         reads = self._reads(span)
         changes = self._changes(span)
         followed = self._followed_until()
-        in_raw = {} if self._column is None else counted(self._connection, self._raw, self._column, span)
+        if self._landing is None:
+            in_raw = {start: each.rows for start, each in known.items()}
+        else:
+            in_raw = {} if self._column is None else counted(self._connection, self._raw, self._column, span)
         landed = self._landed([*(read.manifest_key for read in reads), *(change.manifest_key for change in changes)])
         by_window: dict[datetime, list[_Change]] = {}
         for change in changes:
             by_window.setdefault(change.window_start, []).append(change)
+        covering = _covering(reads, grid)
         return [
             self._status(
                 window,
                 known.get(window.start),
-                [read for read in reads if read.covers(window)],
+                covering.get(window.start, []),
                 by_window.get(window.start, []),
                 in_raw.get(window.start, 0),
                 landed,
@@ -296,15 +337,18 @@ class _Survey:
                 select l.load_id, l.window_start, l.window_end, l.status, l.manifest_key, l.error, l.started_at,
                        l.raw_loaded_at, l.status in ('extracting', 'landed') and exists (
                            select from ops.streams s
-                           join pg_stat_activity a on a.pid = s.holder_pid and a.backend_start = s.holder_session_start
+                           left join pg_stat_activity a
+                             on a.pid = s.holder_pid and a.backend_start = s.holder_session_start
                            where s.source = l.source and s.stream = l.stream and s.holder is not null
                              and s.scope = l.window_start || ' ' || l.window_end and s.lease_until > clock_timestamp()
+                             and (a.pid is not null or %(by_lease)s)
                        ) as is_alive
                 from ops.loads l
                 where l.source = %(source)s and l.stream = %(stream)s and l.kind = 'rows'
                   and l.window_start < %(end)s and l.window_end > %(start)s and l.status <> 'superseded'
                 """,
-                {**self._names, "start": span.start, "end": span.end},
+                # Sessions of other roles cannot be told apart by all who may read the ledger.
+                {**self._names, "start": span.start, "end": span.end, "by_lease": self._landing is None},
             ).fetchall()
 
     def _changes(self, span: Window) -> list[_Change]:
@@ -341,7 +385,7 @@ class _Survey:
     def _landed(self, keys: Iterable[str | None]) -> frozenset[str]:
         """Those manifests that the landing has."""
         wanted = {key for key in keys if key is not None}
-        if not wanted:
-            return frozenset()
+        if not wanted or self._landing is None:
+            return frozenset(wanted)
         stored = self._landing.stored(self._names["source"], self._names["stream"])
         return frozenset(each.key for each in stored if each.key.endswith(f"/{MANIFEST}")) & wanted

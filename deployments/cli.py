@@ -24,7 +24,7 @@ from connectors.destinations.warehouse.migrations import upgrade
 from connectors.errors import HeadwaterError
 from connectors.ingest import WAREHOUSE_OWNER
 from connectors.registry import SOURCES
-from deployments.commands import alerts, backfill, bi, incidents, loads, publishing, watch, windows
+from deployments.commands import alerts, backfill, bi, incidents, loads, page, publishing, watch, windows
 from deployments.commands.terminal import console, errors, step
 from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
@@ -33,9 +33,10 @@ from deployments.local.errors import LocalStackError
 from deployments.local.layout import PROJECT_ROOT, default_home
 from deployments.local.stack import LocalStack
 from deployments.scaffold import Kind, NewSource, scaffold
+from tasks.status_page.site import INDEX, write_page
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-for commands in (windows.app, loads.app, publishing.app, watch.app):
+for commands in (windows.app, loads.app, publishing.app, watch.app, page.app):
     app.add_typer(commands)
 app.add_typer(backfill.app, name="backfill")
 app.add_typer(incidents.app, name="incidents")
@@ -234,6 +235,8 @@ def _run_pipeline() -> None:
 
     with step("Pipeline"):
         run_deployment("pipeline/nyc", lambda line: console.print(f"  {line}", style="dim"))
+    # The run does so itself, a moment after its end; here nobody has to wait for that moment.
+    write_page(EnvironmentConnections(), SOURCES.values(), run="headwater demo")
 
 
 def _print_addresses(environment: Mapping[str, str]) -> None:
@@ -241,6 +244,7 @@ def _print_addresses(environment: Mapping[str, str]) -> None:
     reader = make_url(environment["HEADWATER_WAREHOUSE_READER_URL"]).set(drivername="postgresql")
     for name, address in (
         ("Dashboard", environment["PREFECT_API_URL"].removesuffix("/api")),
+        ("Status page", (home / "page" / INDEX).as_uri()),
         ("dbt docs", (Path(environment["HEADWATER_DBT_TARGET"]) / "static_index.html").as_uri()),
         ("Warehouse, to read", reader.render_as_string(hide_password=False)),
         ("A shell with all of it", f". {home / 'env'}"),

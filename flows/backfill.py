@@ -24,6 +24,7 @@ from tasks.credentials import PrefectConnections
 from tasks.incidents import LOADED, noticed
 from tasks.ingest import run_name
 from tasks.names import flow_named
+from tasks.page import rebuild_page
 from tasks.schedules import do_missed_runs_at_once
 
 HELPER = "backfill-helper/nyc"
@@ -33,7 +34,13 @@ _WORTH_A_WORKER = 15.0
 """Seconds of work that are worth another run."""
 
 
-@flow(name="backfill", flow_run_name=flow_named("backfill"), persist_result=False)
+@flow(
+    name="backfill",
+    flow_run_name=flow_named("backfill"),
+    on_completion=[rebuild_page],
+    on_failure=[rebuild_page],
+    persist_result=False,
+)
 def backfill(
     source: str,
     start: str | None = None,
@@ -91,7 +98,14 @@ def backfill(
     return done
 
 
-@flow(name="catch-up", flow_run_name=flow_named("catch-up"), on_running=[do_missed_runs_at_once], persist_result=False)
+@flow(
+    name="catch-up",
+    flow_run_name=flow_named("catch-up"),
+    on_running=[do_missed_runs_at_once],
+    on_completion=[rebuild_page],
+    on_failure=[rebuild_page],
+    persist_result=False,
+)
 def catch_up(sources: list[str] | None = None, most_windows: int = 31) -> list[Progress]:
     """Fill windows that are missing or failed, of all sources, at a bounded rate; then build, test and publish.
 

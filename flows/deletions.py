@@ -17,6 +17,7 @@ from flows.ingest import STREAM_RUNNER, reports_of
 from tasks.deletions import find_deleted_rows
 from tasks.incidents import LOADED, noticed
 from tasks.names import flow_named
+from tasks.page import rebuild_page
 from tasks.schedules import do_missed_runs_at_once
 
 
@@ -25,6 +26,8 @@ from tasks.schedules import do_missed_runs_at_once
     flow_run_name=flow_named("deletions"),
     task_runner=STREAM_RUNNER,
     on_running=[do_missed_runs_at_once],
+    on_completion=[rebuild_page],
+    on_failure=[rebuild_page],
     persist_result=False,
 )
 def find_deletions(source: str, streams: list[str] | None = None, limit: float | None = None) -> list[LoadReport]:

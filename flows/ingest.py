@@ -23,6 +23,7 @@ from connectors.registry import source_named
 from tasks.incidents import LOADED, noticed
 from tasks.ingest import ingest_stream, one_instant
 from tasks.names import flow_named
+from tasks.page import rebuild_page
 from tasks.schedules import do_missed_runs_at_once
 
 STREAMS_AT_ONCE = 4
@@ -34,6 +35,8 @@ STREAM_RUNNER = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_
     flow_run_name=flow_named("ingest"),
     task_runner=STREAM_RUNNER,
     on_running=[do_missed_runs_at_once],
+    on_completion=[rebuild_page],
+    on_failure=[rebuild_page],
     persist_result=False,
 )
 def ingest(

@@ -13,6 +13,7 @@ from flows.ingest import STREAM_RUNNER, ingest_all
 from flows.transform import transform
 from tasks.incidents import LOADED, noticed
 from tasks.names import flow_named
+from tasks.page import rebuild_page
 from tasks.schedules import do_missed_runs_at_once
 
 
@@ -21,6 +22,8 @@ from tasks.schedules import do_missed_runs_at_once
     flow_run_name=flow_named("pipeline"),
     task_runner=STREAM_RUNNER,
     on_running=[do_missed_runs_at_once],
+    on_completion=[rebuild_page],
+    on_failure=[rebuild_page],
     persist_result=False,
 )
 def pipeline(sources: list[str] | None = None) -> None:

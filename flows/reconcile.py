@@ -16,6 +16,7 @@ from connectors.registry import source_named
 from flows.ingest import STREAM_RUNNER
 from tasks.incidents import RECONCILED, noticed
 from tasks.names import flow_named
+from tasks.page import rebuild_page
 from tasks.reconcile import reconcile_stream, show_differences
 from tasks.schedules import do_missed_runs_at_once
 
@@ -27,6 +28,8 @@ _MOST_NAMED = 5
     flow_run_name=flow_named("reconcile"),
     task_runner=STREAM_RUNNER,
     on_running=[do_missed_runs_at_once],
+    on_completion=[rebuild_page],
+    on_failure=[rebuild_page],
     persist_result=False,
 )
 def reconcile(

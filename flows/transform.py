@@ -26,6 +26,7 @@ from tasks.incidents import BUILT, noticed
 from tasks.links import show_links
 from tasks.names import transform_name
 from tasks.openlineage import build_events
+from tasks.page import rebuild_page
 from tasks.publish import check, publish_marts
 from tasks.schedules import do_missed_runs_at_once
 from tasks.transform import BuildReport, build, write_docs
@@ -34,7 +35,14 @@ WAIT_SECONDS = 3600.0
 """How long a transform waits for the one before it."""
 
 
-@flow(name="transform", flow_run_name=transform_name, on_running=[do_missed_runs_at_once], persist_result=False)
+@flow(
+    name="transform",
+    flow_run_name=transform_name,
+    on_running=[do_missed_runs_at_once],
+    on_completion=[rebuild_page],
+    on_failure=[rebuild_page],
+    persist_result=False,
+)
 def transform(select: str | None = None, full_refresh: bool = False) -> PublishReport | None:
     """Build, test and publish.
 

@@ -28,6 +28,7 @@ from connectors.connections import (
 )
 from connectors.errors import ConfigurationError
 from connectors.ingest import LANDING, WAREHOUSE_LOADER
+from connectors.published_files import STATUS_PAGE
 from connectors.registry import SOURCES
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ Kind = TypeVar("Kind", bound=Block)
 WAREHOUSE_TRANSFORMER = Database("warehouse_transformer")
 WAREHOUSE_PUBLISHER = Database("warehouse_publisher")
 WAREHOUSE_WATCHER = Database("warehouse_watcher")
+
+
+OPTIONAL = (STATUS_PAGE,)
+"""What has a place of its own unless it is told another."""
 
 
 def requirements() -> list[Requirement]:

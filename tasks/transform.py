@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from dbt.artifacts.schemas.results import NodeStatus
@@ -23,13 +22,10 @@ from sqlalchemy.engine import URL
 from connectors.destinations.warehouse.history import NodeResult
 from connectors.errors import ConfigurationError, DataError
 from tasks.credentials import WAREHOUSE_TRANSFORMER, PrefectConnections
+from tasks.dbt_folders import DBT_PROJECT, DBT_TARGET
 from tasks.dbt_graph import Graph, Outcome, named
 from tasks.dbt_nodes import NodeRunner
 from tasks.dbt_results import message_of, node_results, outcomes_of
-
-DBT_PROJECT = Path(os.environ.get("HEADWATER_DBT_PROJECT") or Path(__file__).resolve().parent.parent / "dbt")
-DBT_TARGET = Path(os.environ.get("HEADWATER_DBT_TARGET") or DBT_PROJECT / "target")
-"""Where dbt leaves its artifacts: apart from those of a developer who runs dbt by hand, if the variable is set."""
 
 _GOOD = {NodeStatus.Success, NodeStatus.Pass, NodeStatus.Warn, NodeStatus.NoOp, NodeStatus.Skipped}
 

@@ -149,6 +149,13 @@ def test_the_first_demo_loads_all_of_it(demo: Demo, shown: str) -> None:
 def test_the_demo_shows_where_to_look(demo: Demo, shown: str) -> None:
     [dashboard] = re.findall(r"Dashboard +(http://127\.0\.0\.1:\d+)", shown)
     assert httpx.get(dashboard, timeout=10).status_code == 200
+    [status] = re.findall(r"Status page +file://(\S+)", shown)
+    assert "fct_weather_impact" in Path(status).read_text()
+    found = json.loads(Path(status).with_name("status.json").read_text())
+    assert {mart["mart"]: mart["rows"] for mart in found["marts"]} == dict(
+        demo.query("select mart, rows from serving.data_status")
+    )
+    assert len(found["lineage"]["nodes"]) > len(MARTS)
     [docs] = re.findall(r"dbt docs +file://(\S+)", shown)
     assert "fct_weather_impact" in Path(docs).read_text()
     [warehouse] = re.findall(r"Warehouse, to read +(postgresql://\S+)", shown)

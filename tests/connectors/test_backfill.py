@@ -23,7 +23,7 @@ from connectors.ingest import Destination
 from connectors.model import Windows, WriteDisposition
 from connectors.rebuild import rebuild
 from connectors.rest import RestSource
-from connectors.windows import WindowState, windows_of
+from connectors.windows import WindowState, ledger_windows, windows_of
 from tests.conftest import Answer, Api, Warehouse
 from tests.connectors.examples import Prepare, Shop, connections, database, erp, raw, shop_source
 from tests.connectors.examples import load as load_new
@@ -92,6 +92,12 @@ class Scene:
 
     def states(self) -> dict[int, WindowState]:
         statuses = windows_of(self.source, self.source.streams[0], self.destination)
+        return dict(zip(days(statuses), (status.state for status in statuses), strict=True))
+
+    def states_by_ledger(self) -> dict[int, WindowState]:
+        """As who may read nothing but the ledger sees them."""
+        with self.warehouse.connect("watcher") as connection:
+            statuses = ledger_windows(connection, self.source, self.source.streams[0], days=DAYS)
         return dict(zip(days(statuses), (status.state for status in statuses), strict=True))
 
     def reads(self) -> list[tuple[int, int]]:
@@ -195,10 +201,12 @@ def test_windows_that_cannot_be_loaded_are_found_and_the_others_loaded(
     assert all("column changed" in why for _, why in failed)
     assert {number for number, state in scene.states().items() if state is not WindowState.LOADED} == {3, 17, 18}
     assert scene.states()[3] is WindowState.FAILED
+    assert scene.states_by_ledger() == scene.states()
     scene.mend()
     scene.api.requests.clear()
     assert days(scene.plan(Mode.FAILED).chosen) == [3, 17, 18]
     scene.warehouse.execute("delete from raw_shop.orders where at::date - date '2024-03-01' in (20, 25)")
+    assert scene.states_by_ledger()[20] is WindowState.LOADED, "what raw has lost the ledger cannot know"
     assert days(scene.plan().at_most(3).chosen) == [3, 20, 25], "what fails again and again holds nothing up"
     assert days(scene.plan().at_most(3, backward=True).chosen) == [18, 20, 25]
     scene.backfill()
@@ -430,6 +438,7 @@ def test_a_full_load_covers_all_windows_and_late_rows_make_theirs_stale(scene: S
     load_new(scene.source, scene.api, scene.destination)
     stale = {number for number, state in scene.states().items() if state is WindowState.STALE}
     assert stale == {4, 9, 11}, "also the window that a row has left"
+    assert scene.states_by_ledger() == scene.states()
     assert days(scene.plan(Mode.STALE).chosen) == [4, 9, 11]
     rows = dict(scene.warehouse.query("select window_start, rows from ops.windows"))
     assert (rows[day(4)], rows[day(9)], rows[day(11)]) == (PER_DAY + 1, PER_DAY - 1, PER_DAY + 1)
