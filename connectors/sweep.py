@@ -32,8 +32,11 @@ _DELETED_AT_ONCE = 1000
 _LOAD = re.compile(
     r"[a-z][a-z0-9_]*/[a-z][a-z0-9_]*/dt=\d{4}-\d\d-\d\d/load_id=(?P<load_id>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 )
-_PART = re.compile(rf"a(?P<attempt>\d+)-\d{{5,}}\.({'|'.join(LandingFormat)})(\.zst)?(?P<unfinished>#\d+)?")
-"""An object of an attempt; in a local folder, what is being written has a number behind its name."""
+_PART = re.compile(
+    rf"a(?P<attempt>\d+(f[0-9a-f]+)?)-\d{{5,}}\.({'|'.join(LandingFormat)})(\.zst)?(?P<unfinished>#\d+)?"
+)
+"""An object of an attempt, or written anew without rows that were forgotten; in a local folder, what is being written
+has a number behind its name."""
 _UNFINISHED_MANIFEST = re.compile(r"\.manifest-[^/]+")
 
 
