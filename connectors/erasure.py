@@ -1,5 +1,5 @@
-"""Erasing rows from one load, by their keys: found by the database as a load of it would find them, and taken out of the
-landing so that a kill at any instant leaves either the old objects or the new ones.
+"""Erasing rows from one load, by their keys: found by the database as a load of it would find them, and taken out of
+the landing so that a kill at any instant leaves either the old objects or the new ones.
 
 New objects are written beside the old; then the manifest is replaced in one step, under the fence; then the old objects
 go. What a kill leaves is listed by no manifest, and swept.
@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from uuid import UUID
 
 import msgspec
 import psycopg
@@ -22,7 +23,14 @@ from connectors.destinations.landed_rows import LandedRows
 from connectors.destinations.landing import Landing, Manifest
 from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.columns import ROW, column_name
-from connectors.destinations.warehouse.forgotten import ForgottenKeys, Key, SecretOf, forgotten_keys, key_kinds
+from connectors.destinations.warehouse.forgotten import (
+    ForgottenKeys,
+    Key,
+    SecretOf,
+    forgotten_keys,
+    key_kinds,
+    note_place,
+)
 from connectors.destinations.warehouse.ledger import Lease, take_turn
 from connectors.errors import DestinationUnavailableError, FencedError
 from connectors.failpoints import reach
@@ -82,8 +90,11 @@ class LoadToErase:
             rows += attempt.leave_out(sql.SQL("{} = any({})").format(sql.Identifier(ROW), sql.Literal(named)))
         return Found(sorted(rows), doubtful)
 
-    def erase(self, lease: Lease, manifest_key: str, places: Collection[int]) -> Manifest:
-        """Take rows out of the landing, for good.
+    def erase(self, lease: Lease, manifest_key: str, places: Collection[int], *, request: UUID | None = None) -> None:
+        """Take rows out of the landing and of the quarantine, for good.
+
+        Args:
+            request: that is to know how many they were.
 
         Raises:
             FencedError: a successor has taken the stream over; the manifest is as it was.
@@ -104,7 +115,9 @@ class LoadToErase:
                         remedy="Run again: nothing of it was changed by this one.",
                     )
                 self._landing.replace_manifest(manifest_key, after)
-                note_erased(self._connection, after)
+                note_erased(self._connection, after, request)
+                if request is not None:
+                    note_place(self._connection, request, "landing", len(places))
         except (FencedError, DestinationUnavailableError):
             if self._landing.manifest(manifest_key) == before:
                 self._landing.delete([*(listed - {landed.key for landed in before.objects})])
@@ -112,7 +125,6 @@ class LoadToErase:
         reach("manifest-replaced")
         self._landing.delete(old)
         reach("old-objects-deleted")
-        return after
 
     def _named(self, places: Sequence[int]) -> tuple[list[int], list[int]]:
         """Of records that no row could be made of, those that tell one of the keys, and those that perhaps do."""
@@ -164,17 +176,21 @@ def leave_out_again(
     return len(found.rows)
 
 
-def note_erased(connection: psycopg.Connection, manifest: Manifest) -> None:
-    """Have the ledger say what a load's manifest says of rows that were erased."""
+def note_erased(connection: psycopg.Connection, manifest: Manifest, request: UUID | None = None) -> None:
+    """Have the ledger follow a load's manifest: count the rows that were erased, and take them out of the quarantine of
+    the load and of its replays."""
+    size = sum(landed.bytes for landed in manifest.objects)
     connection.execute(
-        "update ops.loads set rows_erased = %s, bytes_landed = %s where load_id = %s"
-        " and (rows_erased, bytes_landed) is distinct from (%s, %s)",
-        [
-            *(counts := (len(manifest.forgotten), sum(landed.bytes for landed in manifest.objects))),
-            manifest.load_id,
-            *counts,
-        ],
+        "update ops.loads set rows_erased = %s, bytes_landed = %s where load_id = %s",
+        [len(manifest.forgotten), size, manifest.load_id],
     )
+    aside = connection.execute(
+        "delete from ops.quarantine where source = %s and stream = %s and row_in_load = any(%s)"
+        " and load_id in (select load_id from ops.loads where load_id = %s or replay_of = %s)",
+        [manifest.source, manifest.stream, manifest.forgotten, manifest.load_id, manifest.load_id],
+    ).rowcount
+    if request is not None:
+        note_place(connection, request, "ops.quarantine", aside)
 
 
 def keys_told(text: str, columns: Sequence[str]) -> Iterator[Key]:

@@ -38,6 +38,21 @@ PUBLISH_FAILPOINTS = (
 )
 """In the order in which a publish reaches them; a rollback reaches the last three."""
 
+FORGET_FAILPOINTS = (
+    "keys-recorded",
+    "object-rewritten",
+    "manifest-replaced",
+    "old-objects-deleted",
+    "landing-erased",
+    "ledger-erased",
+    "raw-erased",
+    "kept-rows-erased",
+    "mart-erased",
+    "models-erased",
+    "generations-forgotten",
+)
+"""In the order in which a run that forgets rows reaches them."""
+
 _name, _, _count = os.environ.get("HEADWATER_FAILPOINT", "").partition(":")
 _reached: Counter[str] = Counter()
 

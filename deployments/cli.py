@@ -24,7 +24,7 @@ from connectors.destinations.warehouse.migrations import upgrade
 from connectors.errors import HeadwaterError
 from connectors.ingest import WAREHOUSE_OWNER
 from connectors.registry import SOURCES
-from deployments.commands import backfill, loads, publishing, windows
+from deployments.commands import backfill, forget, loads, publishing, windows
 from deployments.commands.terminal import console, errors, step
 from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
@@ -35,7 +35,7 @@ from deployments.local.stack import LocalStack
 from deployments.scaffold import Kind, NewSource, scaffold
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-for commands in (windows.app, loads.app, publishing.app):
+for commands in (windows.app, loads.app, forget.app, publishing.app):
     app.add_typer(commands)
 app.add_typer(backfill.app, name="backfill")
 

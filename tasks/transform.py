@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from dbt.artifacts.schemas.results import NodeStatus
@@ -156,6 +157,23 @@ def graph(build: BuildReport) -> Graph:
             remedy=f"Give each its own HEADWATER_DBT_TARGET; it is {DBT_TARGET} here. Then run the transform again.",
         )
     return Graph(manifest)
+
+
+def parsed(transformer: URL) -> dict[str, Any]:
+    """The manifest of the project as it is now, whatever a build has left.
+
+    Raises:
+        ConfigurationError: the project does not parse.
+    """
+    with TemporaryDirectory() as target, _environment(transformer):
+        folders = ["--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)]
+        outcome = dbtRunner().invoke(["parse", "--quiet", *folders, "--target-path", target, "--log-path", target])
+        if not outcome.success:
+            raise ConfigurationError(
+                f"dbt could not read its project: {outcome.exception}", remedy="Run `dbt parse` in the folder dbt."
+            )
+        manifest: dict[str, Any] = json.loads(Path(target, "manifest.json").read_bytes())
+    return manifest
 
 
 @dataclass(frozen=True, slots=True)

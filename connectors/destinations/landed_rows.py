@@ -1,9 +1,9 @@
 """The rows of a load in the landing, one by one, in whatever format they lie there: to look at some, and to leave some
 out of what is written anew.
 
-Rows are counted as the parsers of `connectors.destinations.warehouse` count them. What stays keeps its values: in binary
-COPY and JSON lines every byte, in CSV and JSON files and in Parquet all that rows are made of. Of a CSV file the lines
-above its header become empty, and of a JSON file what is beside its records goes.
+Rows are counted as the parsers of `connectors.destinations.warehouse` count them. What stays keeps its values: in
+binary COPY and JSON lines every byte, in CSV and JSON files and in Parquet all that rows are made of. Of a CSV file the
+lines above its header become empty, and of a JSON file what is beside its records goes.
 """
 
 from __future__ import annotations
@@ -64,17 +64,18 @@ class LandedRows:
             LandingCorruptError, DestinationUnavailableError: as `Landing.read`.
         """
         found: dict[int, str] = {}
+        places_by_number: dict[int, int] = {}
+
+        def look(number: int, text: Callable[[], str]) -> bool:
+            if number in places_by_number:
+                found[places_by_number[number]] = text()
+            return False
+
         edit = self._editor()
-        for landed, numbers in self._affected(places):
+        for landed, places_by_number in self._affected(places):
             if self._is_bad(landed):
-                found |= dict.fromkeys(numbers.values(), self._text_of_bad(landed))
+                found |= dict.fromkeys(places_by_number.values(), self._text_of_bad(landed))
                 continue
-
-            def look(number: int, text: Callable[[], str], numbers: dict[int, int] = numbers) -> bool:
-                if number in numbers:
-                    found[numbers[number]] = text()
-                return False
-
             for _ in self._edited(landed, look, edit):
                 pass
         return found
@@ -123,8 +124,8 @@ class LandedRows:
         if counted[0] != landed.rows and not self._goes_on:
             raise DataError(
                 f"The landing object {landed.key} has {counted[0]:,} rows; its manifest says {landed.rows:,}.",
-                remedy="If the stream's definition was changed so that other rows come of its files, change it back for "
-                "this. Nothing of the load was erased.",
+                remedy="If the stream's definition was changed so that other rows come of its files, change it back "
+                "for this. Nothing of the load was erased.",
             )
         return msgspec.structs.replace(landed, key=key, sha256=sha256, bytes=size, rows=counted[1])
 

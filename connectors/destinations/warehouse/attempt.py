@@ -200,7 +200,8 @@ class AttemptTable:
         self._connection.execute(
             sql.SQL(
                 "alter table {table} alter column {row} drop identity;"
-                " update {table} set {row} = {row} + (select count(*) from unnest({before}::bigint[]) e where e <= {row})"
+                " update {table} set {row} = {row}"
+                " + (select count(*) from unnest({before}::bigint[]) e where e <= {row})"
             ).format(table=self.name, row=sql.Identifier(ROW), before=sql.Literal(before))
         )
 

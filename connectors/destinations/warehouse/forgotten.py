@@ -101,7 +101,7 @@ class ForgottenKeys:
         found: set[Key] = set()
         for each in self.sets if asked else ():
             if set(each.columns) <= set(columns):
-                texts = [sql.Identifier(column) for column in each.columns]
+                texts = [printed(sql.Identifier(column), kinds.get(column, "text")) for column in each.columns]
                 rows = connection.execute(
                     sql.SQL("select {names} from {keys} where {has}").format(
                         names=sql.SQL(", ").join(map(sql.Identifier, columns)),
@@ -165,8 +165,8 @@ def forgotten_keys(
     for columns, salt, told_by, hashes in rows:
         if told_by is not None and (given is None or _told_by(given) != told_by):
             raise ConfigurationError(
-                f"Rows of this stream were forgotten, and which ones only the secret `{FORGET_KEY.name}` tells, which is"
-                f" {'not set' if given is None else 'another one here'}.",
+                f"Rows of this stream were forgotten, and which ones only the secret `{FORGET_KEY.name}` tells, which"
+                f" is {'not set' if given is None else 'another one here'}.",
                 remedy=f"Set {FORGET_KEY.environment_variable} as it was then, and run `headwater register`.",
                 source=source,
                 stream=stream,
@@ -241,6 +241,15 @@ def allow_again(
                 [source, stream, list(columns), _hashes(connection, each, kinds, asked)],
             ).rowcount
     return removed
+
+
+def note_place(connection: psycopg.Connection, request: UUID, place: str, rows: int) -> None:
+    """Add to what a request has erased, in the transaction that erases it."""
+    connection.execute(
+        "insert into ops.forget_places as p (request_id, place, rows) values (%s, %s, %s)"
+        " on conflict (request_id, place) do update set rows = p.rows + excluded.rows, noted_at = clock_timestamp()",
+        [request, place, rows],
+    )
 
 
 def _hashes(

@@ -85,6 +85,9 @@ comment on table ops.forgotten is 'HMAC-SHA256 of the keys whose rows were erase
 
 grant select on ops.forget_requests, ops.forget_places, ops.forget_salts, ops.forgotten
     to headwater_loader, headwater_transformer, headwater_publisher;
+-- Each role notes what it has erased of its own, in the transaction that erases it.
+grant insert, update on ops.forget_places to headwater_loader, headwater_transformer, headwater_publisher;
+grant delete on ops.quarantine to headwater_loader;
 """
 
 
