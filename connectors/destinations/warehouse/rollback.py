@@ -188,7 +188,8 @@ def _recount(connection: psycopg.Connection, group: str) -> None:
     """Rows that were forgotten since do not come back: a mart may have fewer than it had then."""
     marts = connection.execute(
         "select s.mart from ops.serving_marts s where s.mart_group = %s and s.rows is not null and exists"
-        " (select from ops.forget_places p where p.place in ('published.' || s.mart, 'undo.' || s.mart) and p.rows > 0)",
+        " (select from ops.forget_places p"
+        " where p.place in ('published.' || s.mart, 'undo.' || s.mart) and p.rows > 0)",
         [group],
     ).fetchall()
     for (mart,) in marts:
