@@ -93,11 +93,11 @@ class LandingOfStream:
         for folder, group in groupby(stored, key=lambda each: each.key.rpartition("/")[0]):
             key = f"{folder}/{MANIFEST}"
             try:
+                if folder.rpartition("=")[2] not in busy:
+                    self._delete_orphans(folder, list(group), found)
                 manifest = self._landing.manifest(key)
                 if manifest is not None:
                     self._forget_load(manifest, key, found)
-                if folder.rpartition("=")[2] not in busy:
-                    self._delete_orphans(folder, list(group), found)
             except (LandingCorruptError, ConfigurationError, DataError) as error:
                 found.unreached.append(f"{folder}: {error}")
         return found

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from connectors.connections import Connections, EnvironmentConnections
-from connectors.forget import ForgetReport, Roles, forget, look, resume
-from connectors.forget_derived import Lineage
-from connectors.forget_keys import subject_of
 from connectors.destinations.warehouse.connection import connect
 from connectors.destinations.warehouse.forget_requests import open_requests
+from connectors.destinations.warehouse.marts import Mart
+from connectors.forget import ForgetReport, Roles, forget, look, resume
+from connectors.forget_derived import Derived, Lineage
+from connectors.forget_keys import subject_of
 from connectors.ingest import Destination
 from connectors.model import Source
 from connectors.rebuild import rebuild
 from tests.conftest import Warehouse
+from tests.connectors.destinations.warehouse.publishing import run
 from tests.telling import landing_telling, tables_telling
 
 
@@ -41,9 +43,11 @@ def forgotten(
     return forget(subject, destination, roles(warehouse), lineage or lineage_of(source), by="a test", **options)
 
 
-def looked(source: Source, warehouse: Warehouse, destination: Destination, *keys: str) -> ForgetReport:
+def looked(
+    source: Source, warehouse: Warehouse, destination: Destination, *keys: str, lineage: Lineage | None = None
+) -> ForgetReport:
     subject = subject_of(source, source.streams[0], keys, EnvironmentConnections({}))
-    return look(subject, destination, roles(warehouse), lineage_of(source))
+    return look(subject, destination, roles(warehouse), lineage or lineage_of(source))
 
 
 def resumed(
@@ -82,3 +86,75 @@ def check_whole(warehouse: Warehouse, destination: Destination, landing: Path, s
 
 def all_rows(warehouse: Warehouse, table: str, where: str = "true") -> Sequence[tuple[Any, ...]]:
     return warehouse.query(f"select t::text from {table} t where {where} order by 1")
+
+
+PEOPLE = Mart("fct_people", "marts", ("version_id",), group="people", is_incremental=True)
+TOWNS = Mart("dim_people", "marts", ("person_id",), group="people")
+SUMS = Mart("fct_sums", "marts", ("length",), group="sums")
+
+MODELS = Lineage(
+    "shop.orders",
+    (
+        Derived("int_people", "intermediate", keeps_rows=True, key={"id": "person_id"}),
+        Derived("snap_people", "snapshots", keeps_rows=True, key={"id": "person_id"}),
+        Derived("fct_people", "marts", keeps_rows=True, key={"id": "person_id"}, group="people"),
+        Derived("dim_people", "marts", keeps_rows=False, key={"id": "person_id"}, group="people"),
+        Derived("fct_sums", "marts", keeps_rows=False, group="sums"),
+    ),
+    (("failures", "people_are_old_enough"), ("failures", "a_test_that_passes")),
+)
+
+_SELECT = "select id::text as person_id, email, 'v-' || email as version_id from raw_shop.orders"
+_SUMS = "select email as length, count(*) as n from raw_shop.orders group by 1"
+
+
+def build_models(warehouse: Warehouse) -> None:
+    """What dbt would make of `shop.orders`: tables that keep rows, others that are made anew; published."""
+    _transform(
+        warehouse,
+        "create schema if not exists marts; create schema if not exists intermediate;"
+        " create schema if not exists snapshots; create schema if not exists failures;"
+        " create schema if not exists me_marts;"
+        + "".join(
+            f" create table {table} as {_SELECT};"
+            for table in ("intermediate.int_people", "snapshots.snap_people", "marts.fct_people", "marts.dim_people")
+        )
+        + f" create table me_marts.fct_people as {_SELECT}; create table marts.fct_people__dbt_backup as {_SELECT};"
+        f" create table failures.people_are_old_enough as {_SELECT}; create table marts.fct_sums as {_SUMS}",
+    )
+    publish_models(warehouse)
+
+
+def build_again(warehouse: Warehouse) -> None:
+    """The next build: what keeps rows gets what is new, all else is made anew."""
+    _transform(
+        warehouse,
+        "truncate marts.dim_people, marts.fct_sums;"
+        f" insert into marts.dim_people {_SELECT}; insert into marts.fct_sums {_SUMS};"
+        + "".join(
+            f" insert into {table} select * from ({_SELECT}) s where not exists"
+            f" (select from {table} t where t.person_id = s.person_id);"
+            for table in ("intermediate.int_people", "snapshots.snap_people", "marts.fct_people")
+        ),
+    )
+    publish_models(warehouse)
+
+
+def change_models(warehouse: Warehouse) -> None:
+    """Every row of the marts is written anew and published, so that a rollback has something to bring back."""
+    _transform(
+        warehouse,
+        "update marts.fct_people set email = email || ' 2'; update marts.dim_people set email = email || ' 2';"
+        " update marts.fct_sums set n = n + 1",
+    )
+    publish_models(warehouse)
+    _transform(warehouse, "update marts.fct_people set email = email || ' 3'")  # noted for the next publish
+
+
+def publish_models(warehouse: Warehouse) -> None:
+    run(warehouse, PEOPLE, TOWNS, SUMS)
+
+
+def _transform(warehouse: Warehouse, statements: str) -> None:
+    with warehouse.connect("transformer") as connection:
+        connection.execute(statements.encode())
