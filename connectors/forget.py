@@ -155,6 +155,11 @@ def resume(
             keys = forgotten_keys(
                 owner, source.name, stream.name, destination.forget_secret, request=request.request_id
             )
+            if keys is None and request.status == RequestStatus.RUNNING:
+                # A later request has taken its keys over, or they may come again.
+                forget_requests.set_status(owner, request.request_id, RequestStatus.DONE)
+                done = forget_requests.places(owner, request.request_id)
+                return ForgetReport(request.request_id, RequestStatus.DONE, done, 0)
             derived = DerivedRows(roles.transformer, roles.publisher, lineage, keys, request, wait_seconds, run)
             landing = LandingFound()
             if request.status == RequestStatus.RUNNING and keys is not None:

@@ -131,7 +131,7 @@ class LedgerOfStream:
             (table, column, place): text
             for table, column in columns
             for place, text in self._owner.execute(
-                sql.SQL("select ctid::text, {0} from {1} where {0} <> ''").format(
+                sql.SQL("select ctid::text, {0} from {1} where {0} <> '' for update").format(
                     sql.Identifier(column), sql.Identifier("ops", table)
                 )
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -11,6 +12,7 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.workers.process import ProcessWorker
 
 from connectors.connections import EnvironmentConnections
+from connectors.destinations.warehouse.forgotten import FORGET_KEY
 from connectors.errors import ConfigurationError
 from deployments.local.layout import PROJECT_ROOT
 from tasks.credentials import register, requirements
@@ -27,7 +29,12 @@ def register_blocks() -> list[str]:
     Raises:
         ConfigurationError: a value is missing or malformed.
     """
-    return register(EnvironmentConnections(), requirements())
+    environment = EnvironmentConnections()
+    needed = requirements()
+    with suppress(ConfigurationError):  # that nobody needs who has not set it
+        environment.secret(FORGET_KEY)
+        needed = [*needed, FORGET_KEY]
+    return register(environment, needed)
 
 
 def ensure_work_pool() -> None:

@@ -23,7 +23,7 @@ from connectors.destinations.encodings import ParquetEncoder, Untouched, ZstdEnc
 from connectors.destinations.landing import LandedObject, Landing, Manifest
 from connectors.destinations.warehouse.csv_texts import CsvTexts
 from connectors.destinations.warehouse.file_records import Array, Lines, Splitter, csv_of_api
-from connectors.errors import DataError, LandingCorruptError, MalformedResponseError
+from connectors.errors import DataError, MalformedResponseError
 from connectors.file_formats import CsvStream, FileStream, JsonStream
 from connectors.model import Chunk, LandingFormat, Stream
 
@@ -176,9 +176,7 @@ class LandedRows:
         try:
             for _ in self._edited(landed, lambda *_: True, self._editor()):
                 pass
-        except (MalformedResponseError, ValueError, pa.ArrowException) as error:
-            if isinstance(error, LandingCorruptError):
-                raise
+        except (MalformedResponseError, ValueError, pa.ArrowException, OSError):
             return True
         return False
 

@@ -17,13 +17,14 @@ import pytest
 from connectors.connections import Connections, Database, EnvironmentConnections, StoreLocation
 from connectors.deletions import find_deleted
 from connectors.destinations.landing import Landing
+from connectors.destinations.warehouse.commit import commit
 from connectors.errors import ConfigurationError, DataError
 from connectors.file_formats import CsvStream, FileStream, JsonLinesStream, JsonStream, OnBadFile, ParquetStream
 from connectors.forget import forget, let_come_again
 from connectors.forget_derived import Lineage
 from connectors.forget_keys import children_of, subject_of
 from connectors.ingest import Destination, ingest
-from connectors.model import Deletes, LandingFormat, Source, WriteDisposition
+from connectors.model import Deletes, LandingFormat, Source, Window, WriteDisposition
 from connectors.reconcile import reconcile
 from connectors.replay import replay
 from connectors.rest import BodyFormat, Parent, RestSource, RestStream
@@ -497,3 +498,34 @@ def test_objects_of_a_bucket_are_replaced_too(api: Api, warehouse: Warehouse, s3
     assert b"".join(chunk.data for chunk in landing.read(manifest)).count(b"\n") == 2
     stored = {each.key for each in landing.stored("shop", "orders") if not each.key.endswith("manifest.json")}
     assert stored == {landed.key for landed in manifest.objects}
+
+
+def test_a_window_that_was_being_read_brings_nothing_back(
+    api: Api, warehouse: Warehouse, destination: Destination, landing_folder: Path
+) -> None:
+    case = documents(api)
+    loaded(case, destination)
+    day = Window.parse("2024-01-01", "2024-01-02")
+    api.answer = lambda _: Answer({"result": {"orders": [person(1, said="again"), person(2, said="again")]}})
+    forget_now = pytest.MonkeyPatch()
+
+    def committed(*arguments: Any, **options: Any) -> Any:
+        """The load has looked at what is forgotten, and has not begun its transaction."""
+        forget_now.undo()
+        forgotten(case.source, warehouse, destination, "1")
+        return commit(*arguments, **options)
+
+    forget_now.setattr("connectors.ingest.commit", committed)
+    report = loaded(case, destination, window=day)
+    assert (report.updated, report.forgotten) == (1, 1)
+    assert raw(warehouse, "id") == [(2,), (3,)]
+    check_gone(warehouse, landing_folder, CANARY)
+    check_whole(warehouse, destination, landing_folder, case.source)
+
+
+def test_a_short_secret_is_refused(api: Api, warehouse: Warehouse, destination: Destination) -> None:
+    case = documents(api)
+    loaded(case, destination)
+    secretive = Destination(destination.warehouse, destination.landing, lambda: "short")
+    with pytest.raises(ConfigurationError, match="HEADWATER_FORGET_KEY"):
+        forgotten(case.source, warehouse, secretive, "1")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from connectors.destinations.warehouse.rollback import roll_back
-from connectors.errors import ConfigurationError
+from connectors.errors import ConfigurationError, DataError
 from connectors.forget_derived import Derived, Lineage
 from connectors.ingest import Destination
 from connectors.rest import RestSource
@@ -153,3 +153,18 @@ def test_only_the_owner_begins_a_request(built: Warehouse) -> None:
             connection.execute("insert into ops.forgotten values (1, '', gen_random_uuid())")
     with built.connect("reader") as connection, pytest.raises(Exception, match="permission denied"):
         connection.execute("select * from ops.forgotten")
+
+
+def test_the_same_command_again_takes_over_what_was_not_ended(
+    built: Warehouse, destination: Destination, landing_folder: Path
+) -> None:
+    [part] = landing_folder.rglob("a1-*")
+    content = part.read_bytes()
+    part.write_bytes(content[:-3])
+    with pytest.raises(DataError, match="could not be reached"):
+        forgotten(source(), built, destination, "id=1", lineage=MODELS)
+    part.write_bytes(content)
+    assert forgotten(source(), built, destination, "id=1", lineage=MODELS).status == "to be built"
+    build_again(built)
+    assert [each.status for each in resumed(source(), built, destination, MODELS)] == ["done", "done"]
+    check_gone(built, landing_folder, CANARY)

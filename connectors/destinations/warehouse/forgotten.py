@@ -24,6 +24,7 @@ from connectors.model import Stream
 
 FORGET_KEY = Secret("forget_key")
 """Optional: with it, nobody who has the warehouse alone can find out by trying which keys were forgotten."""
+_SHORTEST_SECRET = 16
 _BLOCK = 64
 """Bytes of a block of SHA-256."""
 
@@ -193,7 +194,16 @@ def record(
     request: UUID,
     secret: str | None,
 ) -> None:
-    """Write down keys, as hashes. Those that are known already go over to this request."""
+    """Write down keys, as hashes. Those that are known already go over to this request.
+
+    Raises:
+        ConfigurationError: the secret is too short.
+    """
+    if secret is not None and len(secret) < _SHORTEST_SECRET:
+        raise ConfigurationError(
+            f"The secret `{FORGET_KEY.name}` has fewer than {_SHORTEST_SECRET} characters: it could be guessed.",
+            remedy=f"Set {FORGET_KEY.environment_variable} to a long random one, once and for all.",
+        )
     told_by = _told_by(secret) if secret is not None else None
     names = [source, stream, list(columns), told_by]
     connection.execute(
