@@ -39,11 +39,18 @@ Kind = TypeVar("Kind", bound=Block)
 
 WAREHOUSE_TRANSFORMER = Database("warehouse_transformer")
 WAREHOUSE_PUBLISHER = Database("warehouse_publisher")
+WAREHOUSE_WATCHER = Database("warehouse_watcher")
 
 
 def requirements() -> list[Requirement]:
     """Everything that the flows connect to: the destinations and what each registered source needs."""
-    needed: list[Requirement] = [WAREHOUSE_LOADER, WAREHOUSE_TRANSFORMER, WAREHOUSE_PUBLISHER, LANDING]
+    needed: list[Requirement] = [
+        WAREHOUSE_LOADER,
+        WAREHOUSE_TRANSFORMER,
+        WAREHOUSE_PUBLISHER,
+        WAREHOUSE_WATCHER,
+        LANDING,
+    ]
     for source in SOURCES.values():
         needed += [requirement for requirement in source.requirements if requirement not in needed]
     return needed

@@ -1,7 +1,7 @@
 """What tests stand on: a real PostgreSQL, a migrated warehouse of their own, a landing, a real HTTP server.
 
 HEADWATER_TEST_POSTGRES points the suite at another server, as postgresql://superuser:password@host:port/postgres.
-It must be one to throw away: Headwater's five roles are given a test's password there.
+It must be one to throw away: Headwater's roles are given a test's password there.
 
 The suite may run in several processes (`-n 2`): each has fixtures of its own, and names on a shared
 server differ.

@@ -17,7 +17,7 @@ from deployments.local.secrets import Secrets
 from deployments.local.server import database_url
 
 WAREHOUSE = "headwater"
-WAREHOUSE_ROLES = ("owner", "loader", "transformer", "publisher", "reader")
+WAREHOUSE_ROLES = ("owner", "loader", "transformer", "publisher", "watcher", "reader")
 # Roles that make schemas: raw and ops, the dbt layers, serving. The reader only ever reads.
 WAREHOUSE_CREATORS = ("owner", "loader", "transformer", "publisher")
 PREFECT_DATABASE = "prefect"

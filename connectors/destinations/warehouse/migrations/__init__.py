@@ -19,6 +19,7 @@ ROLES = (
     "headwater_loader",
     "headwater_transformer",
     "headwater_publisher",
+    "headwater_watcher",
     "headwater_reader",
 )
 """The roles that the migrations grant to. They must exist; `docs/roles.md` says what each may do."""
@@ -58,7 +59,7 @@ def upgrade(owner_url: URL, *, to: str = "head") -> None:
             if missing := [role for role in ROLES if role not in found]:
                 raise ConfigurationError(
                     f"The warehouse lacks the role {', '.join(missing)}.",
-                    remedy="Create the five roles as docs/roles.md shows, then run `headwater migrate` again.",
+                    remedy="Create the roles as docs/roles.md shows, then run `headwater migrate` again.",
                 )
             config.attributes["connection"] = connection
             command.upgrade(config, to)
