@@ -6,7 +6,7 @@ was killed before it has erased raw does it again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 import psycopg
@@ -15,12 +15,9 @@ from psycopg import sql
 from connectors.destinations.warehouse.columns import OWN_COLUMNS, column_name
 from connectors.destinations.warehouse.connection import column_types
 from connectors.destinations.warehouse.forgotten import ForgottenKeys, KeySet, key_kinds, note_place, printed
-from connectors.masking import Mask
+from connectors.forget_messages import mask_messages, texts
 from connectors.model import Source, Stream
 
-_WORDS = ("error", "reason", "why", "message", "detail", "held_back_why", "hold_why")
-"""What columns of the ledger are called that say something in words."""
-_OWN_TABLES = ("forget_requests", "forget_places")
 _SHORTEST = 4
 """Characters of a value from which on it is looked for in messages: shorter ones are in many that do not mean them."""
 
@@ -59,7 +56,7 @@ class LedgerOfStream:
             found["ops.quarantine"] = self._quarantine()
             found["ops.differences"] = self._differences()
             found["ops.reconciliations"] = self._ranges()
-            found["ops, messages"] = self._messages()
+            found["ops, messages"] = mask_messages(self._owner, self._values)
             if self._request is not None:
                 for place, rows in found.items():
                     note_place(self._owner, self._request, place, rows)
@@ -120,64 +117,18 @@ class LedgerOfStream:
         kinds = [self._kinds.get(column, "text") for column in each.columns]
         return each.has([printed(value, kind) for value, kind in zip(values, kinds, strict=True)])
 
-    def _messages(self) -> int:
-        """What messages quote of the rows, of any table of the ledger."""
-        columns = self._owner.execute(
-            "select table_name, column_name from information_schema.columns where table_schema = 'ops'"
-            " and data_type = 'text' and column_name = any(%s) and not table_name = any(%s)",
-            [list(_WORDS), list(_OWN_TABLES)],
-        ).fetchall()
-        texts = {
-            (table, column, place): text
-            for table, column in columns
-            for place, text in self._owner.execute(
-                sql.SQL("select ctid::text, {0} from {1} where {0} <> '' for update").format(
-                    sql.Identifier(column), sql.Identifier("ops", table)
-                )
-            )
-        }
-        everything = "\0".join(texts.values())
-        quoted = [value for value in self._values() if _is_quoted(value, everything)] if texts else []
-        if not quoted:
-            return 0
-        mask = Mask(quoted)
-        changed = {where: told for where, text in texts.items() if (told := mask(text)) != text}
-        for (table, column, place), told in changed.items():
-            self._owner.execute(
-                sql.SQL("update {} set {} = %s where ctid = %s::tid").format(
-                    sql.Identifier("ops", table), sql.Identifier(column)
-                ),
-                [told, place],
-            )
-        return len(changed)
-
-    def _values(self) -> set[str]:
+    def _values(self) -> Iterator[str]:
         """All values of the rows that are long enough to be told apart from other words."""
         schema, table = f"raw_{self._names[0]}", self._names[1]
         types = column_types(self._loader, schema, table)
         condition = self._keys.condition(types, types)
         if condition is None:
-            return set()
+            return
         columns = [name for name in types if name not in OWN_COLUMNS]
         rows = self._loader.execute(
             sql.SQL("select row_to_json(r) from (select {} from {} where {}) r").format(
                 sql.SQL(", ").join(map(sql.Identifier, columns)), self._raw, condition
             )
         )
-        return {text for (record,) in rows for text in _texts(record) if len(text) >= _SHORTEST}
-
-
-def _texts(value: object) -> Iterator[str]:
-    inner: Iterable[object] = ()
-    if isinstance(value, dict):
-        inner = value.values()
-    elif isinstance(value, list):
-        inner = value
-    elif value is not None and not isinstance(value, bool):
-        yield str(value)
-    for each in inner:
-        yield from _texts(each)
-
-
-def _is_quoted(value: str, text: str) -> bool:
-    return value in text or repr(value)[1:-1] in text
+        for (record,) in rows:
+            yield from (text for text in texts(record) if len(text) >= _SHORTEST)

@@ -354,10 +354,17 @@ def test_what_messages_quote_of_a_row_is_masked(
         " values (gen_random_uuid(), 'shop', 'orders', 'rows', '1', '2');"
         " insert into ops.differences (reconciliation_id, source, stream, key, kind, is_certain)"
         " select reconciliation_id, 'shop', 'orders', jsonb_build_array(n), 'missing', true"
-        " from ops.reconciliations, unnest(array['1', '2']) n"
+        " from ops.reconciliations, unnest(array['1', '2']) n;"
+        " insert into ops.incidents (severity, title, cause, next_command)"
+        f" values ('error', '{CANARY} is odd', 'see {CANARY}', 'none');"
+        " insert into ops.alerts (alert_id, channel, kind, subject, body)"
+        f" values (gen_random_uuid(), 'mail', 'opened', 'odd', '{{\"lines\": [\"{CANARY}\", 7]}}')"
     )
     report = forgotten(case.source, warehouse, destination, "1")
-    assert report.places["ops, messages"] == 1
+    assert report.places["ops, messages"] == 3
+    check_gone(warehouse, landing_folder, CANARY)
+    assert warehouse.query("select title, cause from ops.incidents") == [("*** is odd", "see ***")]
+    assert warehouse.query("select body from ops.alerts") == [({"lines": ["***", 7]},)]
     assert warehouse.query("select error from ops.loads") == [('column email: "***" is odd',)]
     assert warehouse.query("select key from ops.differences") == [(["2"],)]
     assert warehouse.query("select key_from, key_to from ops.reconciliations") == [(None, "2")]

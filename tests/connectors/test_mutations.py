@@ -220,8 +220,8 @@ RULES = (
     Rule(
         "the first manifest in a folder stays",
         LANDING,
-        "        os.link(temporary, path)\n    finally:\n        os.unlink(temporary)\n",
-        "        os.replace(temporary, path)\n    finally:\n        pass\n",
+        "            os.link(temporary, path)\n",
+        "            os.replace(temporary, path)\n",
         (OBJECTS,),
     ),
     Rule(
