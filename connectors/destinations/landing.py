@@ -7,7 +7,8 @@ Layout::
                                                   /manifest.json
 
 Objects are zstd frames, or Parquet as it is. Their names carry the attempt, so that two attempts never write the same
-key. The manifest is written last, and only if there is none: an object that no manifest lists is no data.
+key. The manifest is written last, and only if there is none: an object that no manifest lists is no data. One thing
+alone ever changes a load that has landed: rows that are to be forgotten (`connectors.erasure`).
 
 In a local folder every object is flushed to disk before the manifest is, and the manifest appears whole or not at all.
 """

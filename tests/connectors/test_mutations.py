@@ -40,6 +40,7 @@ class Rule:
 
 
 FORGETTING = "tests/connectors/test_forget.py"
+FORGOTTEN = f"{FORGETTING}::test_a_forgotten_row_is_nowhere_and_does_not_come_back"
 RULES = (
     Rule(
         "a commit leaves out what was forgotten while the load was under way",
@@ -53,7 +54,7 @@ RULES = (
         "connectors/erasure.py",
         "    if found.rows:\n        load.erase(lease, manifest_key, found.rows)\n",
         "",
-        (FORGETTING,),
+        (f"{FORGOTTEN}[documents]",),
     ),
     Rule(
         "rows keep their places when others are erased from the landing",
@@ -67,14 +68,14 @@ RULES = (
         "connectors/rebuild.py",
         "        if forgotten is not None:",
         "        if False:",
-        ("tests/connectors/test_forget_kill.py::test_whoever_resumes_a_run_that_was_killed_ends_it",),
+        ("tests/connectors/test_forget_kill.py::test_whoever_resumes_a_run_that_was_killed_ends_it[some]",),
     ),
     Rule(
         "dictionaries of Parquet files are made anew without the values of erased rows",
         "connectors/destinations/landed_rows.py",
         'if "dictionary" in str(field.type)',
         "if False",
-        (FORGETTING,),
+        (f"{FORGOTTEN}[Parquet files]",),
     ),
     Rule(
         "what a rollback would bring back is erased too",
