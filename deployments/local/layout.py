@@ -7,6 +7,7 @@ env                the environment of a shell that works with the stack, mode 06
 logs/              one log per service
 landing/           the object store
 prefect/           PREFECT_HOME
+superset/          SUPERSET_HOME, where `make bi` was run
 dbt/               what dbt leaves: manifest, results, docs
 tmp/               temporary files of flow runs
 demo/              the demo's source systems
@@ -23,7 +24,7 @@ from deployments.local.errors import LocalStackError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 STACK_LOCK = "stack.lock"
-_FOLDERS = ("dbt", "demo", "landing", "logs", "postgres", "prefect", "tmp")
+_FOLDERS = ("dbt", "demo", "landing", "logs", "postgres", "prefect", "superset", "tmp")
 _FILES = ("env", "secrets.json", "secrets.lock", "state.json", "state.lock", STACK_LOCK, ".gitignore")
 
 

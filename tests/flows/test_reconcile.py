@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.testing.utilities import prefect_test_harness
 
 from connectors.connections import EnvironmentConnections
 from connectors.errors import ConfigurationError, DataError
@@ -25,12 +23,6 @@ create table t (id int primary key, at timestamptz not null, v text, changed tim
 insert into t select n, '2024-03-01Z'::timestamptz + n * interval '1 hour', 'v' || n,
     '2024-04-01Z'::timestamptz + n * interval '1 second' from generate_series(0, 99) n
 """
-
-
-@pytest.fixture(scope="module")
-def prefect_server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
 
 
 @pytest.mark.usefixtures("prefect_server")
