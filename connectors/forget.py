@@ -101,7 +101,7 @@ def forget(
         DataError: loads of the landing could not be read; all else is erased, and the request stays open.
         HeadwaterError: others by kind, see `connectors.errors`. What was erased until then is; `resume` goes on.
     """
-    lineage.check(subject)
+    lineage.check(subject.columns)
     with translated_errors(), connect(roles.owner, f"forget {subject}", autocommit=True) as owner:
         with owner.transaction():
             request = forget_requests.begin(
@@ -144,7 +144,7 @@ def resume(
     """Go on with a request that is not done; arguments, result and errors as of `forget`."""
     log = log or logging.getLogger("headwater")
     run = f"forget {request.request_id}"
-    lineage.check_columns(request.columns)
+    lineage.check(request.columns)
     try:
         with (
             translated_errors(),
@@ -217,7 +217,7 @@ def look(
         HeadwaterError: others by kind, see `connectors.errors`.
     """
     log = log or logging.getLogger("headwater")
-    lineage.check(subject)
+    lineage.check(subject.columns)
     source, stream = subject.source, subject.stream
     try:
         with (

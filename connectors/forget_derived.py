@@ -24,7 +24,6 @@ from connectors.destinations.warehouse.generations import LOCK, forget_generatio
 from connectors.destinations.warehouse.ledger import Lease
 from connectors.errors import ConfigurationError
 from connectors.failpoints import reach
-from connectors.forget_keys import Subject
 
 _CHANGES = "changes"
 _DECLARE = (
@@ -62,16 +61,15 @@ class Lineage:
     failures: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     """Schema and name of the tables with rows that tests failed on."""
 
-    def check(self, subject: Subject) -> None:
+    def check(self, columns: Sequence[str]) -> None:
         """Refuse what cannot be reached.
+
+        Args:
+            columns: of raw, that the rows are told by.
 
         Raises:
             ConfigurationError: a table keeps rows and does not say by which columns they are told.
         """
-        self.check_columns(subject.columns)
-
-    def check_columns(self, columns: Sequence[str]) -> None:
-        """The same, for rows that are told by these columns of raw."""
         unreached = [
             each.name
             for each in self.tables
