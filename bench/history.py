@@ -57,7 +57,7 @@ def _build(scene: Scene, project: Path) -> tuple[float, float]:
     limit = time.monotonic() - begun
     if not outcome.success:
         sys.exit(f"The project does not build: {outcome.exception}")
-    tasks.transform.DBT_TARGET = project / "target"
+    tasks.transform.DBT_TARGET = project / "target"  # type: ignore[attr-defined]  # where this build left its manifest
     invocation = json.loads((project / "target" / "manifest.json").read_bytes())["metadata"]["invocation_id"]
 
     begun = time.monotonic()

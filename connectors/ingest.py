@@ -31,11 +31,14 @@ from connectors.destinations.warehouse.columns import column_name
 from connectors.destinations.warehouse.commit import CommitRequest, commit, settle
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.first_load import table_for_extraction
+from connectors.destinations.warehouse.forgotten import FORGET_KEY, SecretOf, no_secret
 from connectors.destinations.warehouse.ledger import LEASE_SECONDS, Lease, Load, LoadReport, Purpose
 from connectors.destinations.warehouse.raw_table import LoadContext
 from connectors.destinations.warehouse.typed_documents import UnfitError
 from connectors.destinations.warehouse.watermark import Watermark, read_watermark
+from connectors.erasure import leave_out_again
 from connectors.errors import (
+    ConfigurationError,
     DataError,
     DestinationUnavailableError,
     HeadwaterError,
@@ -79,6 +82,8 @@ class Destination:
 
     warehouse: URL
     landing: Landing
+    forget_secret: SecretOf = no_secret
+    """What keys of forgotten rows are hashed with beside their salt, if anything."""
 
     @classmethod
     def of(cls, connections: Connections) -> Destination:
@@ -87,7 +92,13 @@ class Destination:
         Raises:
             ConfigurationError: one of the two is not set.
         """
-        return cls(connections.database(WAREHOUSE_LOADER), Landing(connections.object_store(LANDING)))
+
+        def secret() -> str | None:
+            with suppress(ConfigurationError):
+                return connections.secret(FORGET_KEY)
+            return None
+
+        return cls(connections.database(WAREHOUSE_LOADER), Landing(connections.object_store(LANDING)), secret)
 
 
 def ingest(
@@ -286,7 +297,7 @@ class _Ingestion:
             is_ours = manifest is None or manifest.attempt == load.attempt
             if is_ours and not attempt.does_not_fit:
                 with suppress(UnfitError):
-                    return self._commit(load, attempt, extraction.position, files)
+                    return self._commit(load, attempt, manifest, extraction.position, files)
         assert manifest is not None  # noqa: S101 - a load without rows fits
         if is_ours:
             self.log.info("Not every value fits its column as it is: each is judged, from the landing.")
@@ -341,7 +352,7 @@ class _Ingestion:
             with self._attempt(load, manifest.record_format, manifest.source_columns) as attempt, suppress(UnfitError):
                 files = attempt.fill_from(self.destination.landing, manifest)
                 self._note_landed(load, manifest)
-                return self._commit(load, attempt, manifest.position, files)
+                return self._commit(load, attempt, manifest, manifest.position, files)
         raise DestinationUnavailableError(
             f"The columns of raw changed {_MOST_READINGS} times while the load was taken from the landing.",
             remedy="Run again: the load has landed, and other loads of the stream have made their changes by now.",
@@ -375,10 +386,27 @@ class _Ingestion:
             )
 
     def _commit(
-        self, load: Load, attempt: AttemptTable, position: SourcePosition | None, files: tuple[FileVersion, ...]
+        self,
+        load: Load,
+        attempt: AttemptTable,
+        manifest: Manifest | None,
+        position: SourcePosition | None,
+        files: tuple[FileVersion, ...],
     ) -> LoadReport:
         context = LoadContext(self.source.name, self.stream, load.load_id, self.window, self.full_refresh)
-        request = CommitRequest(context, position, files)
+        request = CommitRequest(context, position, files, self.destination.forget_secret)
+        left_out = leave_out_again(
+            self.connection,
+            self.lease,
+            self.destination.landing,
+            self.source.name,
+            self.stream,
+            attempt,
+            manifest,
+            self._place(load).manifest_key,
+            self.destination.forget_secret,
+        )
+        warn_of_forgotten(left_out, self.log)
         work = partial(commit, self.connection, self.lease, attempt, request)
         return settled(work, self.destination, request, self.log)
 
@@ -422,6 +450,12 @@ def take_in(
             remedy="Run again; if it lasts, report it: this must not happen.",
         )
     return tuple(files.values())
+
+
+def warn_of_forgotten(rows: int, log: Logger) -> None:
+    """Say that the source has rows that were forgotten here."""
+    if rows:
+        log.warning("%s rows of forgotten keys came again and were left out: delete them at the source.", f"{rows:,}")
 
 
 def settled(

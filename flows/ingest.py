@@ -151,6 +151,7 @@ def _artifact_row(report: LoadReport) -> dict[str, object]:
         "updated": report.updated,
         "unchanged": report.unchanged,
         "quarantined": report.quarantined,
+        "forgotten": report.forgotten,
         "deleted": report.deleted,
         "watermark": report.watermark or "",
         "load_id": str(report.load_id),

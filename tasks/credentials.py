@@ -26,6 +26,7 @@ from connectors.connections import (
     Setting,
     StoreLocation,
 )
+from connectors.destinations.warehouse.forgotten import FORGET_KEY
 from connectors.errors import ConfigurationError
 from connectors.ingest import LANDING, WAREHOUSE_LOADER
 from connectors.published_files import STATUS_PAGE
@@ -40,10 +41,6 @@ Kind = TypeVar("Kind", bound=Block)
 WAREHOUSE_TRANSFORMER = Database("warehouse_transformer")
 WAREHOUSE_PUBLISHER = Database("warehouse_publisher")
 WAREHOUSE_WATCHER = Database("warehouse_watcher")
-
-
-OPTIONAL = (STATUS_PAGE,)
-"""What has a place of its own unless it is told another."""
 
 
 def requirements() -> list[Requirement]:
@@ -62,8 +59,9 @@ def requirements() -> list[Requirement]:
 
 DOCS_URL = Setting("docs_url")
 STATUS_PAGE_URL = Setting("status_page_url")
-OPTIONAL = (DOCS_URL, STATUS_PAGE_URL)
-"""What makes runs tell more, and nothing fails without."""
+OPTIONAL: tuple[Requirement, ...] = (STATUS_PAGE, DOCS_URL, STATUS_PAGE_URL, FORGET_KEY)
+"""What has a place of its own unless it is told another, makes runs tell more, or is for who forgets: nothing fails
+without."""
 
 
 class PrefectConnections:

@@ -6,8 +6,8 @@ from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact
 
 from tasks.credentials import DOCS_URL, STATUS_PAGE_URL, PrefectConnections
+from tasks.dbt_folders import DBT_TARGET
 from tasks.history import DEADLINE_SECONDS, within_deadline
-from tasks.transform import DBT_TARGET
 
 
 def show_links() -> None:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from dbt.artifacts.schemas.results import NodeStatus
@@ -161,6 +163,23 @@ def manifest_of(build: BuildReport) -> dict[str, Any]:
             "The manifest here is not that of this build: another dbt has run in the same folder meanwhile.",
             remedy=f"Give each its own HEADWATER_DBT_TARGET; it is {DBT_TARGET} here. Then run the transform again.",
         )
+    return manifest
+
+
+def parsed(transformer: URL) -> dict[str, Any]:
+    """The manifest of the project as it is now, whatever a build has left.
+
+    Raises:
+        ConfigurationError: the project does not parse.
+    """
+    with TemporaryDirectory() as target, _environment(transformer):
+        folders = ["--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)]
+        outcome = dbtRunner().invoke(["parse", "--quiet", *folders, "--target-path", target, "--log-path", target])
+        if not outcome.success:
+            raise ConfigurationError(
+                f"dbt could not read its project: {outcome.exception}", remedy="Run `dbt parse` in the folder dbt."
+            )
+        manifest: dict[str, Any] = json.loads(Path(target, "manifest.json").read_bytes())
     return manifest
 
 

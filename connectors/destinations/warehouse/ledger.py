@@ -73,7 +73,8 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What a load did, in rows. `extracted` is `inserted + updated + unchanged + duplicate + quarantined`."""
+    """What a load did, in rows. `extracted` is `inserted + updated + unchanged + duplicate + quarantined +
+    forgotten`."""
 
     source: str
     stream: str
@@ -90,6 +91,8 @@ class LoadReport:
     deleted: int
     """Rows that a `replace` or a comparison of keys found gone."""
     watermark: str | None
+    forgotten: int = 0
+    """Rows whose key was forgotten: erased from the landing, and not loaded."""
 
     @property
     def moved(self) -> int:
@@ -97,7 +100,7 @@ class LoadReport:
 
     def __str__(self) -> str:
         parts = [f"{self.extracted:,} extracted"]
-        names = ("inserted", "updated", "unchanged", "duplicate", "quarantined", "deleted")
+        names = ("inserted", "updated", "unchanged", "duplicate", "quarantined", "forgotten", "deleted")
         parts += [f"{count:,} {name}" for name in names if (count := getattr(self, name))]
         return ", ".join(parts)
 
