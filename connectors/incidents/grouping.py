@@ -133,7 +133,8 @@ class Grouping:
             if not (one.nodes() and other.nodes()) and one.runs() & other.runs():
                 for sign in list(other.signs.values()):
                     _move(sign, other, one)
-                return self._gather_by_run()  # the run of another sign may join more
+                self._gather_by_run()  # the run of another sign may join more
+                return
 
 
 def roots_of(lineage: Lineage, nodes: Iterable[str]) -> set[str]:
