@@ -6,8 +6,8 @@ from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact
 
 from tasks.credentials import DOCS_URL, STATUS_PAGE_URL, PrefectConnections
-from tasks.dbt_folders import DBT_TARGET
 from tasks.history import DEADLINE_SECONDS, within_deadline
+from tasks.transform import docs_page
 
 
 def show_links() -> None:
@@ -19,7 +19,7 @@ def show_links() -> None:
         page = connections.optional_setting(STATUS_PAGE_URL)
         where = "" if docs else f"; on the machine of the worker, as {DOCS_URL.environment_variable} is not set"
         create_link_artifact(
-            docs or (DBT_TARGET / "static_index.html").resolve().as_uri(),
+            docs or docs_page().resolve().as_uri(),
             link_text="dbt docs",
             key="dbt-docs",
             description=f"What each model and column means, and what is made from what{where}.",

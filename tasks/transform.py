@@ -142,6 +142,11 @@ def write_docs() -> None:
         )
 
 
+def docs_page() -> Path:
+    """Where `write_docs` leaves the documentation."""
+    return DBT_TARGET / "static_index.html"
+
+
 def graph(build: BuildReport) -> Graph:
     """The graph that a build has built.
 
