@@ -5,14 +5,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Superset pins other versions of what we use, so it has an environment of its own.
+BI_VENV := .venv-bi
+BI_INSTALLED := $(BI_VENV)/.installed
 
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo advance down destroy status mariadb chromium test chaos slim bench lint format lock clean
+.PHONY: help install demo advance down destroy status bi bi-down bi-test bi-lock mariadb chromium test chaos slim bench lint format lock clean
 
 help:  ## Say what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 install: $(INSTALLED)  ## Make the virtual environment, from the lock file
 
@@ -40,6 +43,27 @@ destroy: $(INSTALLED)  ## Stop everything and delete the local data
 status: $(INSTALLED)  ## How each part of the local stack is
 	@$(BIN)/headwater status
 
+bi: $(INSTALLED) $(BI_INSTALLED)  ## Start Superset on the demo's serving schema, with its dashboard
+	@$(BIN)/headwater bi up
+
+bi-down: $(INSTALLED)  ## Stop Superset, and nothing else
+	@$(BIN)/headwater bi down
+
+bi-test: $(INSTALLED) $(BI_INSTALLED)  ## Test Superset itself, on a demo of its own, in Chromium if it is there
+	@$(BIN)/python -m pytest -m bi $(ARGS)
+
+bi-lock: $(INSTALLED)  ## Resolve Superset's lock anew
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command 'make bi-lock' --upgrade --output-file deployments/bi/requirements.lock \
+		deployments/bi/requirements.in
+
+$(BI_INSTALLED): deployments/bi/requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else f"error: Superset does not run on Python {v[0]}.{v[1]}. Use 3.11 or 3.12: make bi PYTHON=python3.12")'
+	@echo "Installing Superset into $(BI_VENV) (800 MB, a few minutes, once) …"
+	@$(PYTHON) -m venv $(BI_VENV)
+	@$(BI_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r deployments/bi/requirements.lock
+	@touch $@
+
 mariadb: $(INSTALLED)  ## Unpack a MariaDB server for the tests, where apt-get can get one
 	@tests/install_mariadb.sh $(VENV)/mariadb
 
@@ -48,7 +72,7 @@ chromium: $(INSTALLED)  ## Unpack a browser for the tests, where apt-get can get
 
 test: $(INSTALLED) lint mariadb chromium  ## Check and test everything
 # Two at a time, in the order of collection: the demo, which is half of all, beside the rest (tests/conftest.py).
-	@$(BIN)/python -m pytest -m 'not chaos' -n 2 --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -m 'not chaos and not bi' -n 2 --no-loadscope-reorder $(ARGS)
 
 chaos: $(INSTALLED)  ## Kill, stop and cut, for long
 	@$(BIN)/python -m pytest -m chaos -n 2 --no-loadscope-reorder $(ARGS)
@@ -77,4 +101,4 @@ lock: $(INSTALLED)  ## Resolve requirements.lock anew from pyproject.toml
 		--custom-compile-command 'make lock' --upgrade --output-file requirements.lock pyproject.toml
 
 clean: down  ## Stop everything and remove the virtual environment
-	@rm -rf $(VENV)
+	@rm -rf $(VENV) $(BI_VENV)

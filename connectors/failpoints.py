@@ -1,4 +1,4 @@
-"""Named instants of a load, at which a test can kill or stop the process that reaches them.
+"""Named instants of a load, a transform or a publish, at which a test can kill or stop the process that reaches them.
 
 Promises such as "a kill at any instant leaves raw as it was" are only worth something when the instants can be hit.
 HEADWATER_FAILPOINT names one, as `rows-written` or `chunk-landed:3` (the third time); HEADWATER_FAILPOINT_SIGNAL the
@@ -38,12 +38,15 @@ PUBLISH_FAILPOINTS = (
 )
 """In the order in which a publish reaches them; a rollback reaches the last three."""
 
+TRANSFORM_FAILPOINTS = ("build-begun", "build-ended", "marts-prepared", *PUBLISH_FAILPOINTS, "windows-noted")
+"""In the order in which a transform reaches them."""
+
 _name, _, _count = os.environ.get("HEADWATER_FAILPOINT", "").partition(":")
 _reached: Counter[str] = Counter()
 
 
 def reach(name: str) -> None:
-    """Say that the load is here."""
+    """Say that this is the instant."""
     if name == _name:
         _reached[name] += 1
         if _reached[name] == int(_count or 1):

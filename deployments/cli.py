@@ -24,7 +24,7 @@ from connectors.destinations.warehouse.migrations import upgrade
 from connectors.errors import HeadwaterError
 from connectors.ingest import WAREHOUSE_OWNER
 from connectors.registry import SOURCES
-from deployments.commands import backfill, loads, page, publishing, windows
+from deployments.commands import backfill, bi, loads, page, publishing, windows
 from deployments.commands.terminal import console, errors, step
 from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
@@ -39,6 +39,7 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=F
 for commands in (windows.app, loads.app, publishing.app, page.app):
     app.add_typer(commands)
 app.add_typer(backfill.app, name="backfill")
+app.add_typer(bi.app, name="bi")
 
 
 def main() -> None:

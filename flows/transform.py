@@ -15,6 +15,7 @@ from connectors.destinations.warehouse.ledger import Lease
 from connectors.destinations.warehouse.marts import PublishReport
 from connectors.destinations.warehouse.positions import positions
 from connectors.destinations.warehouse.windows import unbuilt_windows
+from connectors.failpoints import reach
 from connectors.registry import SOURCES
 from tasks.credentials import WAREHOUSE_TRANSFORMER, PrefectConnections
 from tasks.page import rebuild_page
@@ -43,18 +44,20 @@ def transform(select: str | None = None, full_refresh: bool = False) -> PublishR
     """
     transformer = PrefectConnections().database(WAREHOUSE_TRANSFORMER)
     run = f"flow run {flow_run.name} ({flow_run.id})"
-    with Lease(transformer, "dbt", "transform", run, wait_seconds=WAIT_SECONDS):
+    with Lease(transformer, "dbt", "transform", run, wait_seconds=WAIT_SECONDS) as lease:
         # What changes from here on may be half in this build: the next one has it.
         windows = unbuilt_windows(transformer)
         reached = positions(transformer, SOURCES.values())
+        reach("build-begun")
         report = build(select=select, full_refresh=full_refresh)
+        reach("build-ended")
         log = get_run_logger()
         log.info("dbt built %s models; %s tests passed, %s warned.", report.built, report.tested, report.warned)
         if select:
             report.check("A selection is not published.")
             log.info("A selection is not published.")
             return None
-        published = publish_marts(report, run, windows, reached)
+        published = publish_marts(report, run, windows, reached, lease.fence)
         # Readers have their data: the run is not worse for want of a page.
         write_docs(return_state=True)
         check(report, published)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from connectors.destinations.warehouse.marts import UNGROUPED, Feed, Mart, Verdict
+from connectors.destinations.warehouse.marts import UNGROUPED, Feed, Index, Mart, Verdict
 
 _MOST_NAMED = 5
 _BUILT = ("model", "seed", "snapshot")
@@ -116,6 +116,11 @@ class Graph:
             description=node["description"],
             columns={column: facts["description"] for column, facts in node["columns"].items()},
             group=node.get("group") or UNGROUPED,
+            indexes=tuple(
+                # A `unique` one tests dbt's table; here it would forbid to exchange two rows' values.
+                Index(tuple(index["columns"]), index.get("type") or "btree")
+                for index in node["config"].get("indexes") or ()
+            ),
             is_incremental=node["config"]["materialized"] == "incremental",
             reads=frozenset(other["alias"] for each, other in self._marts.items() if each in behind and each != name),
             feeds=tuple(self._feed(self._sources[each]) for each in sorted(behind) if each in self._sources),

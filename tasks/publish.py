@@ -8,11 +8,13 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from connectors.destinations.warehouse.changes import prepare
+from connectors.destinations.warehouse.ledger import Fence
 from connectors.destinations.warehouse.marts import Mart, PublishReport
 from connectors.destinations.warehouse.positions import Position
 from connectors.destinations.warehouse.publish import publish
 from connectors.destinations.warehouse.windows import UnbuiltWindow, mark_built
 from connectors.errors import DataError
+from connectors.failpoints import reach
 from tasks.credentials import WAREHOUSE_PUBLISHER, WAREHOUSE_TRANSFORMER, PrefectConnections
 from tasks.transform import BuildReport, graph
 
@@ -23,12 +25,14 @@ def publish_marts(
     run: str | None = None,
     windows: Sequence[UnbuiltWindow] = (),
     positions: Sequence[Position] = (),
+    fence: Fence | None = None,
 ) -> PublishReport:
     """Show readers what a build made and tested, as a new generation: all groups of marts that passed, each whole.
 
     Args:
         windows: those that were to be built when the build began.
         positions: how far each stream was then.
+        fence: of the lease under which it was built.
 
     Raises:
         HeadwaterError: see `connectors.destinations.warehouse.publish.publish`; readers keep the last generation.
@@ -37,6 +41,7 @@ def publish_marts(
     built = graph(build)
     marts = built.marts()
     prepare(connections.database(WAREHOUSE_TRANSFORMER), marts)
+    reach("marts-prepared")
     report = publish(
         connections.database(WAREHOUSE_PUBLISHER),
         marts,
@@ -44,9 +49,11 @@ def publish_marts(
         run=run,
         verdicts=built.judge(build.outcomes),
         positions=positions,
+        fence=fence,
     )
     if report.generation is not None:
         mark_built(connections.database(WAREHOUSE_PUBLISHER), report.generation, shown(windows, marts, report.groups))
+    reach("windows-noted")
     _log(report, {mart.name: mart.group for mart in marts})
     return report
 

@@ -1,4 +1,4 @@
-"""dbt, as Prefect sees it: every node and test a task run of the flow that builds, and the truth about the outcome."""
+"""dbt inside a flow: builds, docs, what is downstream, and the truth about the outcome."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from dbt.cli.main import dbtRunner
 from dbt_common.invocation import get_invocation_id
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect_dbt import PrefectDbtRunner, PrefectDbtSettings
+from prefect_dbt import PrefectDbtSettings
 from sqlalchemy.engine import URL
 
 from connectors.errors import ConfigurationError, DataError
 from tasks.credentials import WAREHOUSE_TRANSFORMER, PrefectConnections
 from tasks.dbt_folders import DBT_PROJECT, DBT_TARGET
 from tasks.dbt_graph import Graph, Outcome, named
+from tasks.dbt_nodes import NodeRunner
 
 _GOOD = {NodeStatus.Success, NodeStatus.Pass, NodeStatus.Warn, NodeStatus.NoOp, NodeStatus.Skipped}
 
@@ -74,7 +75,7 @@ def build(*, select: str | None = None, full_refresh: bool = False) -> BuildRepo
     if full_refresh:
         arguments += ["--full-refresh", "--vars", "allow_full_refresh: true"]
     settings = PrefectDbtSettings(project_dir=DBT_PROJECT, profiles_dir=DBT_PROJECT, target_path=DBT_TARGET)
-    runner = PrefectDbtRunner(settings=settings, raise_on_failure=False, disable_assets=True)
+    runner = NodeRunner(settings, lambda: _artifact("manifest.json")["parent_map"])
     with _environment(PrefectConnections().database(WAREHOUSE_TRANSFORMER)):
         try:
             outcome = runner.invoke(arguments)
@@ -129,10 +130,9 @@ def write_docs() -> None:
     Raises:
         ConfigurationError: dbt could not write it.
     """
-    folders = ["--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT), "--target-path", str(DBT_TARGET)]
     with _environment(PrefectConnections().database(WAREHOUSE_TRANSFORMER)):
         # The manifest of the build that has just run is taken: nothing is parsed or compiled again.
-        outcome = dbtRunner().invoke(["docs", "generate", "--static", "--no-compile", "--quiet", *folders])
+        outcome = dbtRunner().invoke(["docs", "generate", "--static", "--no-compile", "--quiet", *_folders()])
     if not outcome.success:
         raise ConfigurationError(
             f"dbt could not write its docs: {outcome.exception}", remedy="Run `dbt docs generate` in the folder dbt."
@@ -169,15 +169,16 @@ def downstream(source: str, stream: str) -> list[Downstream]:
     Raises:
         ConfigurationError: the project does not parse.
     """
-    if not (DBT_TARGET / "manifest.json").exists():
-        folders = ["--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)]
+    try:
+        manifest = _artifact("manifest.json")
+    except ConfigurationError:
         with _environment(PrefectConnections().database(WAREHOUSE_TRANSFORMER)):
-            outcome = dbtRunner().invoke(["parse", "--quiet", *folders, "--target-path", str(DBT_TARGET)])
+            outcome = dbtRunner().invoke(["parse", "--quiet", *_folders()])
         if not outcome.success:
             raise ConfigurationError(
                 f"dbt could not read its project: {outcome.exception}", remedy="Run `dbt parse` in the folder dbt."
-            )
-    manifest = _artifact("manifest.json")
+            ) from None
+        manifest = _artifact("manifest.json")
     found: dict[str, Downstream] = {}
     reached = [
         name for name, node in manifest["sources"].items() if (node["source_name"], node["name"]) == (source, stream)
@@ -204,14 +205,24 @@ def _rebuilt(config: Mapping[str, Any]) -> str:
 
 
 def _artifact(name: str) -> dict[str, Any]:
+    """One of dbt's files.
+
+    Raises:
+        ConfigurationError: it is not there, or torn: dbt was killed while it wrote it.
+    """
     path = DBT_TARGET / name
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         raise ConfigurationError(
-            f"dbt left no {name} here.", remedy="Run the transform first: `prefect deployment run 'transform/nyc'`."
+            f"dbt left no whole {name} here.",
+            remedy="Run the transform first: `prefect deployment run 'transform/nyc'`.",
         ) from None
     return content
+
+
+def _folders() -> list[str]:
+    return ["--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT), "--target-path", str(DBT_TARGET)]
 
 
 @contextmanager
@@ -223,6 +234,8 @@ def _environment(transformer: URL) -> Iterator[None]:
         "HEADWATER_WAREHOUSE_DATABASE": transformer.database or "",
         "HEADWATER_TRANSFORMER_USER": transformer.username or "",
         "DBT_ENV_SECRET_HEADWATER_TRANSFORMER_PASSWORD": str(transformer.password or ""),
+        # Of a dbt that was killed, a statement that runs goes soon, and its locks with it: dbt cannot set this itself.
+        "PGOPTIONS": f"{os.environ.get('PGOPTIONS', '')} -c client_connection_check_interval=5s".strip(),
         "DO_NOT_TRACK": "1",
     }
     if "sslmode" in transformer.query:

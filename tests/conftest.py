@@ -5,6 +5,9 @@ It must be one to throw away: Headwater's roles are given a test's password ther
 
 The suite may run in several processes (`-n 2`): each has fixtures of its own, and names on a shared
 server differ.
+
+Some hundred tests start a process that imports their module, and this one with it, only to be killed: what takes long
+to import is imported where it is needed.
 """
 
 from __future__ import annotations
@@ -23,18 +26,13 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 from uuid import uuid4
 
-import boto3
 import psycopg
 import pytest
-from hypothesis import HealthCheck, settings
-from moto.server import ThreadedMotoServer
 from psycopg import sql
 from sqlalchemy.engine import URL, make_url
-from xdist.scheduler import LoadScopeScheduling
 
 from connectors.connections import StoreLocation
 from connectors.destinations.landing import Landing
-from connectors.destinations.warehouse.migrations import ROLES, upgrade
 from connectors.http_pace import PACES
 from connectors.ingest import Destination
 from deployments.local.postgres import LocalPostgres
@@ -45,9 +43,13 @@ _PROCESS = uuid4().hex[:8]
 """In the names of what this process makes on a server that others may use at the same time."""
 _ROLES_LOCK = 7_201_305  # any number that nobody else locks on a server made for tests
 
-# Machines are noisy: an example that took long once is no failure.
-settings.register_profile("headwater", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("headwater")
+
+def pytest_configure() -> None:
+    from hypothesis import HealthCheck, settings
+
+    # Machines are noisy: an example that took long once is no failure.
+    settings.register_profile("headwater", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("headwater")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,19 +57,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("demo") is None)
 
 
-class OneProcessForServices(LoadScopeScheduling):
-    """Each file in one process, and all files that start local stacks and source systems in the same one: they prefer
-    the same ports, and each would be taken for the other. Those of the dbt project share what one of them has built,
-    those of flows a Prefect server."""
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from tests.scheduling import OneProcessForServices
 
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        if file.startswith(("tests/deployments/", "tests/test_demo.py")):
-            return "services"
-        return next((folder for folder in ("tests/dbt", "tests/flows") if file.startswith(f"{folder}/")), file)
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneProcessForServices:
     return OneProcessForServices(config, log)
 
 
@@ -123,7 +115,11 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         return
     local = LocalPostgres(tmp_path_factory.mktemp("postgres"))
     try:
-        yield Server.of(local.start())
+        server = Server.of(local.start())
+        with server.connect() as connection:  # a killed server loses nothing by it; only a machine would
+            connection.execute("alter system set fsync = off")
+            connection.execute("select pg_reload_conf()")
+        yield server
     finally:
         local.destroy()
 
@@ -162,6 +158,8 @@ class Warehouse:
 
 def create_warehouse(server: Server, name: str, *, tablespace: str = "pg_default") -> Warehouse:
     """A migrated warehouse on a server, and the roles if need be."""
+    from connectors.destinations.warehouse.migrations import ROLES, upgrade
+
     with server.connect() as connection:
         connection.execute("select pg_advisory_lock(%s)", [_ROLES_LOCK])  # the roles are the server's; until we leave
         for role in ROLES:
@@ -220,6 +218,9 @@ def landing_folder(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def s3() -> Iterator[StoreLocation]:
     """A bucket of an S3 server on loopback."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

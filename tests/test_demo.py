@@ -182,18 +182,32 @@ def test_every_load_accounts_for_its_rows_and_is_in_the_landing(demo: Demo, show
     assert all((demo.home / "landing" / key).is_file() for *_, key in loads)
 
 
-def test_every_dbt_node_is_a_task_run_with_its_log(demo: Demo, shown: str) -> None:
-    runs = {"flows": {"name": {"any_": ["transform"]}}, "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
-    transform, *_ = demo.prefect("flow_runs/filter", {**runs, "sort": "START_TIME_ASC"})
-    tasks = demo.prefect("task_runs/filter", {"flow_runs": {"id": {"any_": [transform["id"]]}}})
-    nodes = {task["name"].split("-")[0]: task for task in tasks}
-    results = (demo.home / "dbt" / "run_results.json").read_text()
-    built = set(re.findall(r'"unique_id": ?"(?:model|test|unit_test)\.headwater\.([\w.]+)"', results))
-    assert len(built) > 90
-    assert len(nodes) >= len(built)
-    model = next(task for task in tasks if "fct_flights" in task["name"] and task["name"].startswith("model"))
-    logs = demo.prefect("logs/filter", {"logs": {"task_run_id": {"any_": [model["id"]]}}})
-    assert any("fct_flights" in log["message"] for log in logs)
+def transform_tasks(demo: Demo, order: str, state: str) -> list[dict[str, Any]]:
+    """The task runs of the first or last transform that ended so."""
+    runs = {"flows": {"name": {"any_": ["transform"]}}, "flow_runs": {"state": {"type": {"any_": [state]}}}}
+    transform, *_ = demo.prefect("flow_runs/filter", {**runs, "sort": order})
+    found: list[dict[str, Any]] = demo.prefect("task_runs/filter", {"flow_runs": {"id": {"any_": [transform["id"]]}}})
+    return found
+
+
+def test_every_model_is_a_task_run_with_its_log_and_every_test_is_in_that_of_the_flow_run(
+    demo: Demo, shown: str
+) -> None:
+    tasks = {task["name"]: task for task in transform_tasks(demo, "START_TIME_ASC", "COMPLETED")}
+    nodes = json.loads((demo.home / "dbt" / "manifest.json").read_text())["nodes"].values()
+    built = {f"{node['resource_type']} {node['name']}" for node in nodes if node["resource_type"] != "test"}
+    built = {name for name in built if not name.startswith("operation")}
+    assert len(built) > 15
+    assert {name for name in tasks if name.startswith(("model ", "snapshot ", "test ", "unit_test "))} == built
+    facts = tasks["model fct_flights"]
+    logs = demo.prefect("logs/filter", {"logs": {"task_run_id": {"any_": [facts["id"]]}}})
+    assert any("START sql incremental model marts.fct_flights" in log["message"] for log in logs)
+    assert any("OK created sql incremental model marts.fct_flights" in log["message"] for log in logs)
+    before = {given["id"] for inputs in facts["task_inputs"].values() for given in inputs if "id" in given}
+    assert tasks["model int_flights_delay_classified"]["id"] in before, "an edge of the graph"
+    logs = demo.prefect("logs/filter", {"logs": {"flow_run_id": {"any_": [facts["flow_run_id"]]}}})
+    assert len({match for log in logs for match in re.findall(r"PASS (\S+)", log["message"])}) > 50
+    assert not [log for log in logs if log["task_run_id"] is None and "fct_flights ..." in log["message"]]
 
 
 def test_no_secret_is_in_a_parameter_an_artifact_or_a_log(demo: Demo, shown: str) -> None:
@@ -393,6 +407,12 @@ def test_a_failing_test_fails_the_run_and_readers_keep_what_they_had(demo: Demo,
     assert re.search(r"error: .*pipeline/nyc ended Failed: .*dbt node.? failed: .*origin", outcome.stderr)
     assert "Nothing was published; readers keep the last good generation." in outcome.stderr
     assert demo.fingerprints() == before
+    tasks = transform_tasks(demo, "START_TIME_DESC", "FAILED")
+    failed = {task["name"]: task for task in tasks if task["state_type"] == "FAILED"}
+    assert failed
+    assert all(re.match(r"test \w*origin", name) for name in failed), failed
+    assert all("Got 1 result" in task["state"]["message"] for task in failed.values())
+    assert "model fct_flights" not in {task["name"] for task in tasks}, "what was skipped was not run"
 
 
 def test_marts_built_step_by_step_equal_a_fresh_build(demo: Demo, shown: str) -> None:
@@ -425,10 +445,17 @@ BAD_PARAMETERS = [
 ]
 
 
-def test_bad_parameters_get_one_clear_error_and_change_nothing(demo: Demo, shown: str) -> None:
-    """The first as a person would, through a deployment; all in one process, whose start is most of the time."""
-    through_deployment = demo.start("ingest/flights-api", start="2013-07-02", end="2013-07-01")
-    script = f"""
+def test_bad_parameters_and_a_source_that_is_down_get_one_clear_error_each_and_change_nothing(
+    demo: Demo, shown: str
+) -> None:
+    """The source is asked again for some time, and meanwhile: one run as a person would start it, through a deployment;
+    the others in one process, whose start is most of the time."""
+    variable = demo.prefect("variables/name/flights_api_url", method="GET")
+    demo.prefect(f"variables/{variable['id']}", {"value": "http://127.0.0.1:1"}, method="PATCH")
+    try:
+        without_source = demo.start("pipeline/nyc")
+        through_deployment = demo.start("ingest/flights-api", start="2013-07-02", end="2013-07-01")
+        script = f"""
 from flows.backfill import backfill
 from flows.deletions import find_deletions
 from flows.ingest import ingest
@@ -437,7 +464,10 @@ flows = dict(backfill=backfill, ingest=ingest, deletions=find_deletions, transfo
 for name, parameters, _ in {BAD_PARAMETERS!r}:
     print("run", flows[name](**parameters, return_state=True).state_details.flow_run_id)
 """
-    outcome = demo.shell(f". .headwater/env; python - <<'END'\n{script}\nEND")
+        outcome = demo.shell(f". .headwater/env; python - <<'END'\n{script}\nEND")
+        stopped = demo.ended(without_source)
+    finally:
+        demo.prefect(f"variables/{variable['id']}", {"value": variable["value"]}, method="PATCH")
     runs = re.findall(r"^run (\S+)$", outcome.stdout, re.MULTILINE)
     assert len(runs) == len(BAD_PARAMETERS), outcome.stderr
     cases = [*zip(runs, [says for *_, says in BAD_PARAMETERS], strict=True), (through_deployment, "is empty")]
@@ -447,22 +477,13 @@ for name, parameters, _ in {BAD_PARAMETERS!r}:
         assert says in run["state"]["message"]
         for table in ("loads", "publishes"):
             assert demo.query(f"select * from ops.{table} where run_id like '%{run_id}%'") == []
-
-
-def test_a_source_that_is_down_fails_the_run_with_its_name(demo: Demo, shown: str) -> None:
-    variable = demo.prefect("variables/name/flights_api_url", method="GET")
-    demo.prefect(f"variables/{variable['id']}", {"value": "http://127.0.0.1:1"}, method="PATCH")
-    try:
-        run = demo.ended(demo.start("pipeline/nyc"))
-    finally:
-        demo.prefect(f"variables/{variable['id']}", {"value": variable["value"]}, method="PATCH")
-    assert run["state_type"] == "FAILED"
+    assert stopped["state_type"] == "FAILED"
     for part in (
         "http://127.0.0.1:1 did not answer",
         "source flights_api, stream flights",
         "check that the source runs",
     ):
-        assert part in run["state"]["message"]
+        assert part in stopped["state"]["message"]
 
 
 def test_the_single_commands_of_the_readme_work_again_and_again(demo: Demo, shown: str) -> None:

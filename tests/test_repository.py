@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from connectors.errors import HeadwaterError
@@ -37,8 +38,9 @@ def test_dbt_never_becomes_a_python_package() -> None:
     assert not [path for path in tracked() if path.startswith("dbt/") and path.endswith(".py")]
 
 
-def test_the_lock_holds_hashes_and_no_address() -> None:
-    lock = (ROOT / "requirements.lock").read_text()
+@pytest.mark.parametrize("file", ["requirements.lock", "deployments/bi/requirements.lock"])
+def test_a_lock_holds_hashes_and_no_address(file: str) -> None:
+    lock = (ROOT / file).read_text()
     assert "://" not in lock
     assert "--index" not in lock
     packages = re.split(r"\n(?=[a-z])", lock)[1:]

@@ -7,6 +7,7 @@ env                the environment of a shell that works with the stack, mode 06
 logs/              one log per service
 landing/           the object store
 prefect/           PREFECT_HOME
+superset/          SUPERSET_HOME, where `make bi` was run
 dbt/               what dbt leaves: manifest, results, docs
 page/              the status page
 tmp/               temporary files of flow runs
@@ -24,7 +25,7 @@ from deployments.local.errors import LocalStackError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 STACK_LOCK = "stack.lock"
-_FOLDERS = ("dbt", "demo", "landing", "logs", "page", "postgres", "prefect", "tmp")
+_FOLDERS = ("dbt", "demo", "landing", "logs", "page", "postgres", "prefect", "superset", "tmp")
 _FILES = ("env", "secrets.json", "secrets.lock", "state.json", "state.lock", STACK_LOCK, ".gitignore")
 
 

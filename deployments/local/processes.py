@@ -68,6 +68,7 @@ class ProcessRecord:
     phase: Phase
     health_url: str | None
     stop_seconds: float
+    is_optional: bool = False
 
     def in_phase(self, phase: Phase) -> ProcessRecord:
         """The same record in another phase."""
@@ -79,7 +80,8 @@ class Service:
     """What to run and how to tell that it works.
 
     `environment` holds the variables the service needs beyond those it inherits. It is ready when `health_url` answers
-    200 and `ready`, if given, says so; `ready` gets the record, to tell this process from an earlier one.
+    200 and `ready`, if given, says so; `ready` gets the record, to tell this process from an earlier one. Nobody misses
+    one that is optional once it has been stopped.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Service:
     ready: Callable[[ProcessRecord], bool] | None = None
     deadline_seconds: float = 60.0
     stop_seconds: float = 15.0
+    is_optional: bool = False
 
     def __post_init__(self) -> None:
         if self.health_url is None and self.ready is None:
@@ -138,6 +141,7 @@ def spawn(service: Service, *, environment: Mapping[str, str], log: Path, folder
         phase=Phase.STARTING,
         health_url=service.health_url,
         stop_seconds=service.stop_seconds,
+        is_optional=service.is_optional,
     )
 
 

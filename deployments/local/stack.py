@@ -118,10 +118,8 @@ class LocalStack:
         with self.exclusive("taking the local stack down"):
             for record in sorted(self._state.read().processes.values(), key=_stopping_order):
                 try:
-                    if processes.stop(record):
-                        logger.info("stopped %s", record.name)
+                    if self._stop(record):
                         stopped.append(record.name)
-                    self._save(record.in_phase(Phase.STOPPED))
                 except LocalStackError as error:
                     errors.append(error)
             if self.postgres.stop():
@@ -210,6 +208,14 @@ class LocalStack:
             self._save(record)
             return record
 
+    def stop_service(self, name: str) -> bool:
+        """Stop one service; True if it had to be ended."""
+        if not self.home.exists():
+            return False
+        with self.exclusive(f"stopping {name}"):
+            record = self._state.read().processes.get(name)
+            return record is not None and self._stop(record)
+
     def port(self, service: str, preferred: int) -> int:
         """The port for a service: the one it has while it runs, else one settled now and remembered."""
 
@@ -259,6 +265,16 @@ class LocalStack:
                 "The local stack has no database yet.", where=str(self.home), remedy="Start the local stack first."
             )
         return port
+
+    def _stop(self, record: ProcessRecord) -> bool:
+        was_running = processes.stop(record)
+        if was_running:
+            logger.info("stopped %s", record.name)
+        if record.is_optional:
+            self._state.update(lambda state: state.without_process(record.name))
+        else:
+            self._save(record.in_phase(Phase.STOPPED))
+        return was_running
 
     def _save(self, record: ProcessRecord) -> None:
         self._state.update(lambda state: state.with_process(record))

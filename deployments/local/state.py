@@ -27,6 +27,9 @@ class State:
     def with_process(self, record: ProcessRecord) -> State:
         return replace(self, processes={**self.processes, record.name: record})
 
+    def without_process(self, name: str) -> State:
+        return replace(self, processes={each: record for each, record in self.processes.items() if each != name})
+
 
 class StateFile:
     """`state.json` of one home. Readers need no lock; updates from any thread or process follow one another."""

@@ -15,7 +15,7 @@ from dbt.contracts.graph.manifest import Manifest
 
 from deployments.local.layout import PROJECT_ROOT
 from tests.conftest import ROLE_PASSWORD, Server, Warehouse, empty_warehouse
-from tests.dbt.raw_data import TABLES, create_raw_tables
+from tests.dbt.raw_data import create_raw_tables, keep_raw_tables, restore_raw_tables
 
 GOOD = {NodeStatus.Pass, NodeStatus.Success, NodeStatus.NoOp, NodeStatus.Skipped}
 
@@ -118,10 +118,7 @@ def dbt(postgres: Server, _warehouse_template: str, tmp_path_factory: pytest.Tem
     """The project, on raw tables that are made up."""
     with empty_warehouse(postgres, _warehouse_template) as warehouse:
         create_raw_tables(warehouse)
-        warehouse.execute("create schema kept")
-        for source, tables in TABLES.items():
-            for table in tables:
-                warehouse.execute(f"create table kept.{table} as table raw_{source}.{table}")
+        keep_raw_tables(warehouse)
         yield Dbt(warehouse, PROJECT_ROOT / "dbt", tmp_path_factory.mktemp("dbt"))
 
 
@@ -135,6 +132,4 @@ def of_good_data(dbt: Dbt) -> dict[str, Outcome]:
 def change(dbt: Dbt, of_good_data: dict[str, Outcome]) -> Iterator[Callable[[str], None]]:
     """Change raw, built once, until the end of the test."""
     yield dbt.warehouse.execute
-    for source, tables in TABLES.items():
-        for table in tables:
-            dbt.warehouse.execute(f"truncate raw_{source}.{table}; insert into raw_{source}.{table} table kept.{table}")
+    restore_raw_tables(dbt.warehouse)

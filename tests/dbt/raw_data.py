@@ -110,3 +110,18 @@ def create_raw_tables(warehouse: Warehouse) -> None:
         statements.append(f"grant select on all tables in schema {schema} to headwater_transformer")
     for statement in statements:
         warehouse.execute(statement)
+
+
+def keep_raw_tables(warehouse: Warehouse) -> None:
+    """Have a copy of them, from which `restore_raw_tables` brings them back."""
+    warehouse.execute("create schema kept")
+    for source, tables in TABLES.items():
+        for table in tables:
+            warehouse.execute(f"create table kept.{table} as table raw_{source}.{table}")
+
+
+def restore_raw_tables(warehouse: Warehouse) -> None:
+    """As they were when they were kept."""
+    for source, tables in TABLES.items():
+        for table in tables:
+            warehouse.execute(f"truncate raw_{source}.{table}; insert into raw_{source}.{table} table kept.{table}")

@@ -14,11 +14,12 @@ import psycopg
 from psycopg import sql
 
 from connectors.destinations.warehouse.connection import column_types
-from connectors.destinations.warehouse.marts import Mart
+from connectors.destinations.warehouse.marts import Index, Mart
 
 PUBLISHED, SERVING, UNDO = "published", "serving", "undo"
 _READER = sql.Identifier("headwater_reader")
 _MARKER = "Published by Headwater"
+_INDEX = "index_"
 _WAS, _IS = sql.Identifier("_headwater_was_there"), sql.Identifier("_headwater_is_there")
 
 
@@ -154,6 +155,43 @@ def create_copy(connection: psycopg.Connection, mart: Mart, columns: Mapping[str
     # BI and the next publish would otherwise be planned without knowing anything of it.
     connection.execute(sql.SQL("analyze {}").format(target))
     return rows
+
+
+def keep_indexes(connection: psycopg.Connection, mart: Mart, undo: str) -> None:
+    """Give the copy the indexes that the mart has, and take those of ours away that it no longer has.
+
+    What somebody has made there by hand stays. To make one keeps no reader waiting; to take one away does, for an
+    instant.
+
+    Args:
+        undo: makes their names, which must be others than those of a table that was moved away.
+    """
+    target = sql.Identifier(PUBLISHED, mart.name)
+    rows = connection.execute(
+        """
+        select c.relname, am.amname, array_agg(a.attname::text order by k.place)
+        from pg_catalog.pg_index i
+        join pg_catalog.pg_class c on c.oid = i.indexrelid
+        join pg_catalog.pg_am am on am.oid = c.relam
+        cross join lateral unnest(i.indkey::smallint[]) with ordinality k (number, place)
+        join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.number
+        where i.indrelid = %s::regclass and starts_with(c.relname, %s) group by 1, 2
+        """,
+        [target.as_string(connection), _INDEX],
+    ).fetchall()
+    there = {Index(tuple(columns), method): name for name, method, columns in rows}
+    for name in (name for index, name in there.items() if index not in mart.indexes):
+        connection.execute(sql.SQL("drop index {}").format(sql.Identifier(PUBLISHED, name)))
+    for number, index in enumerate(dict.fromkeys(mart.indexes), 1):
+        if index not in there:
+            connection.execute(
+                sql.SQL("create index {} on {} using {} ({})").format(
+                    sql.Identifier(f"{_INDEX}{undo}_{number}"),
+                    target,
+                    sql.Identifier(index.method),
+                    _names(index.columns),
+                )
+            )
 
 
 def set_aside(connection: psycopg.Connection, mart: str, undo: str) -> bool:

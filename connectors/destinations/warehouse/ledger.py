@@ -102,6 +102,40 @@ class LoadReport:
         return ", ".join(parts)
 
 
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """What tells a run that it has lost its lease."""
+
+    source: str
+    stream: str
+    scope: str
+    epoch: int
+
+    def check(self, connection: psycopg.Connection, *, is_snapshot_enough: bool = False) -> None:
+        """Inside the transaction that commits: that no successor has taken over, and that none can until it ends.
+
+        Args:
+            is_snapshot_enough: that none had when the snapshot was taken; one may while the transaction goes on, which
+                writes nothing but what it reads in that snapshot.
+
+        Raises:
+            FencedError: one has.
+        """
+        statement = "select epoch, holder from ops.streams where source = %s and stream = %s and scope = %s"
+        if not is_snapshot_enough:
+            statement += " for update"
+        row = connection.execute(statement.encode(), [self.source, self.stream, self.scope]).fetchone()
+        if row is None or row[0] != self.epoch:
+            successor = f" (now held by {row[1]})" if row and row[1] else ""
+            raise FencedError(
+                f"This run lost the stream while it was stopped: epoch {self.epoch} was followed by "
+                f"{row[0] if row else 'none'}{successor}. It committed nothing.",
+                remedy="Nothing needs to be done: the successor did the work.",
+                source=self.source,
+                stream=self.stream,
+            )
+
+
 class Lease:
     """The right to work on one stream, or on one window of it. Use as a context manager; leaving it gives it free.
 
@@ -176,25 +210,17 @@ class Lease:
         finally:
             self._connection.close()
 
+    @property
+    def fence(self) -> Fence:
+        return Fence(self._source, self._stream, self.scope, self.epoch)
+
     def check(self, connection: psycopg.Connection) -> None:
         """Inside the transaction that commits: that no successor has taken over, and that none can until it ends.
 
         Raises:
             FencedError: one has.
         """
-        row = connection.execute(
-            "select epoch, holder from ops.streams where source = %s and stream = %s and scope = %s for update",
-            [self._source, self._stream, self.scope],
-        ).fetchone()
-        if row is None or row[0] != self.epoch:
-            successor = f" (now held by {row[1]})" if row and row[1] else ""
-            raise FencedError(
-                f"This run lost the stream while it was stopped: epoch {self.epoch} was followed by "
-                f"{row[0] if row else 'none'}{successor}. It committed nothing.",
-                remedy="Nothing needs to be done: the successor did the work.",
-                source=self._source,
-                stream=self._stream,
-            )
+        self.fence.check(connection)
 
     @contextmanager
     def guard(self, connection: psycopg.Connection) -> Iterator[None]:

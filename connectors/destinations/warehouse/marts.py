@@ -21,6 +21,18 @@ class Feed:
 
 
 @dataclass(frozen=True, slots=True)
+class Index:
+    """An index of a mart, for the queries of its readers."""
+
+    columns: tuple[str, ...]
+    method: str = "btree"
+
+    def __post_init__(self) -> None:
+        if not self.columns:
+            raise ValueError("An index needs columns. Name them under `columns` in the mart's `indexes`.")
+
+
+@dataclass(frozen=True, slots=True)
 class Mart:
     """A table that dbt has built."""
 
@@ -32,6 +44,8 @@ class Mart:
     """Description by column."""
     group: str = UNGROUPED
     """The marts of a group are published together or not at all."""
+    indexes: tuple[Index, ...] = ()
+    """What the copy that readers see has beside its key."""
     is_incremental: bool = False
     """Whether dbt changes the table from build to build, rather than making it anew."""
     reads: frozenset[str] = frozenset()

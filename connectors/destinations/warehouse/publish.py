@@ -26,11 +26,13 @@ from connectors.destinations.warehouse.copies import (
     create_copy,
     create_view,
     drop_undo,
+    keep_indexes,
     published_key,
     set_aside,
     synchronise,
 )
 from connectors.destinations.warehouse.generations import LOCK, forget_generations, forget_old_generations
+from connectors.destinations.warehouse.ledger import Fence
 from connectors.destinations.warehouse.marts import Mart, MartReport, PublishReport, Verdict
 from connectors.destinations.warehouse.positions import Position
 from connectors.errors import ConfigurationError, DataError, HeadwaterError
@@ -48,6 +50,7 @@ def publish(
     run: str | None = None,
     verdicts: Mapping[str, Verdict] | None = None,
     positions: Sequence[Position] = (),
+    fence: Fence | None = None,
 ) -> PublishReport:
     """Show readers the marts as they are now, the groups all together; marts that are no longer given are taken away.
 
@@ -56,8 +59,10 @@ def publish(
         invocation_id: the dbt invocation that built and tested them.
         verdicts: what it said, by mart; a mart without one may be published.
         positions: how far each stream was when the build began.
+        fence: of the lease under which it was built.
 
     Raises:
+        FencedError: a successor has the lease, and may have built since.
         DestinationUnavailableError: the warehouse does not answer.
     """
     with translated_errors(), connect(publisher, "publish", autocommit=True) as connection:
@@ -73,6 +78,9 @@ def publish(
                         sql.SQL(", ").join(sql.Identifier(mart.schema, mart.name) for mart in there)
                     )
                 )
+            if fence is not None:
+                # Of what a successor builds nothing is in the snapshot, if its epoch is not.
+                fence.check(connection, is_snapshot_enough=True)
             publication = _Publication(connection, marts, verdicts or {}, positions, invocation_id, run)
             report = publication.publish()
         reach("generation-served")
@@ -282,6 +290,7 @@ class _Publication:
                 if served is not None and served.rows is not None
                 else _count(connection, mart.name)
             )
+        keep_indexes(connection, mart, undo)
         plan.notes.forget()
         reach("mart-written")
         create_view(connection, mart.name, description=mart.description, comments=mart.columns)

@@ -140,6 +140,18 @@ def test_a_service_that_fails_to_start_is_remembered_as_failed(stack: LocalStack
     assert conditions(stack)["web"] == "running"
 
 
+def test_an_optional_service_that_was_stopped_is_not_missed(stack: LocalStack, web: Service) -> None:
+    optional = replace(web, is_optional=True)
+    stack.start_service(optional)
+    assert conditions(stack)["web"] == "running"
+    assert stack.stop_service("web")
+    assert "web" not in conditions(stack)
+    assert not stack.stop_service("web")
+    stack.start_service(optional)
+    assert stack.down() == ("web",)
+    assert "web" not in conditions(stack)
+
+
 def test_a_port_stays_the_services_own_while_it_runs(stack: LocalStack, web: Service) -> None:
     stack.start_service(web)
     assert web.health_url == f"http://127.0.0.1:{stack.port('web', 1)}/"

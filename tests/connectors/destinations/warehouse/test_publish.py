@@ -10,9 +10,10 @@ import psycopg
 import pytest
 
 from connectors.destinations.warehouse.changes import prepare
-from connectors.destinations.warehouse.marts import Mart, PublishReport
+from connectors.destinations.warehouse.marts import Index, Mart, PublishReport
 from connectors.destinations.warehouse.migrations import upgrade
 from connectors.destinations.warehouse.publish import publish
+from connectors.destinations.warehouse.rollback import roll_back
 from tests.conftest import Server, Warehouse
 
 FACTS = Mart("fct_orders", "marts", ("id",), "Orders, one row each.", {"id": "The order.", "total": "In euro."})
@@ -114,6 +115,43 @@ def test_a_mart_whose_columns_change_places_is_served_in_the_new_order(built: Wa
         described = connection.execute("select * from serving.fct_orders limit 0").description
     assert [column.name for column in described or ()] == ["total", "kind", "id"]
     assert read(built, "select count(*) from serving.fct_orders") == [(100,)]
+
+
+def indexes(warehouse: Warehouse) -> dict[str, str]:
+    """What the copy of the facts has beside its key, by name."""
+    return dict(
+        warehouse.query(
+            "select indexname, split_part(indexdef, ' USING ', 2) from pg_indexes where schemaname = 'published'"
+            " and tablename = 'fct_orders' and indexname not like 'key\\_%%'"
+        )
+    )
+
+
+def test_readers_have_the_indexes_of_a_mart_in_each_of_its_shapes(built: Warehouse) -> None:
+    by_kind = replace(FACTS, indexes=(Index(("kind", "id")), Index(("total",), "hash")))
+    run(built)
+    assert indexes(built) == {}
+    run(built, by_kind, SUMS)
+    before = indexes(built)
+    assert sorted(before.values()) == ["btree (kind, id)", "hash (total)"]
+    run(built, by_kind, SUMS)
+    assert indexes(built) == before, "they are made once"
+    for column in ("note", "remark"):  # the table goes to undo with its indexes, twice
+        change(built, f"alter table marts.fct_orders add {column} text")
+        run(built, by_kind, SUMS)
+        assert sorted(indexes(built).values()) == sorted(before.values())
+    roll_back(built.url("publisher"), by="test", why="no remarks")
+    assert sorted(indexes(built).values()) == sorted(before.values())
+    with built.connect("reader") as connection:
+        described = connection.execute("select * from serving.fct_orders limit 0").description
+    assert [column.name for column in described or ()] == ["id", "total", "kind", "note"]
+
+
+def test_an_index_that_a_mart_no_longer_has_goes_and_one_made_by_hand_stays(built: Warehouse) -> None:
+    run(built, replace(FACTS, indexes=(Index(("kind",)), Index(("total",)))), SUMS)
+    built.execute("create index by_hand on published.fct_orders (total desc)")
+    run(built, replace(FACTS, indexes=(Index(("total",)),)), SUMS)
+    assert sorted(indexes(built).values()) == ["btree (total DESC)", "btree (total)"]
 
 
 def test_two_publishers_at_once_take_turns(built: Warehouse) -> None:
