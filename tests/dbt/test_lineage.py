@@ -109,7 +109,10 @@ def test_marts_have_the_columns_that_the_warehouse_has(graph: dict[str, Any], db
             assert [column[0] for column in node["columns"]] == columns
 
 
-def test_the_dashboard_is_at_the_end(graph: dict[str, Any]) -> None:
-    [board] = [number for number, node in enumerate(graph["nodes"]) if node["kind"] == "exposure"]
-    read = {graph["nodes"][parent]["name"] for parent, child in graph["edges"] if child == board}
-    assert read == {node["name"] for node in graph["nodes"] if node.get("layer") == "marts"}
+def test_dashboards_are_at_the_end(graph: dict[str, Any]) -> None:
+    marts = {number for number, node in enumerate(graph["nodes"]) if node.get("layer") == "marts"}
+    boards = {number: node["name"] for number, node in enumerate(graph["nodes"]) if node["kind"] == "exposure"}
+    assert {*boards.values()} == {"airport_weather_board", "flight_operations_this_morning"}
+    read = {number: {parent for parent, child in graph["edges"] if child == number} for number in boards}
+    assert all(read.values())
+    assert set().union(*read.values()) == marts

@@ -26,7 +26,8 @@ function duration(milliseconds) {
   if (minutes < 1) return "under a minute";
   if (minutes < 90) return `${minutes} min`;
   if (minutes < 48 * 60) return `${Math.round(minutes / 60)} h`;
-  return `${number(Math.round(minutes / 1440))} days`;
+  if (minutes < 2 * 365 * 1440) return `${number(Math.round(minutes / 1440))} days`;
+  return `${number(Math.floor(minutes / (365.25 * 1440)))} years`;
 }
 function age(text) {
   const past = Date.now() - Date.parse(text);
