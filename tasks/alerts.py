@@ -8,8 +8,6 @@ blocks of Slack's, a Message-ID, or a word on how long to wait. Only what they k
 from __future__ import annotations
 
 import logging
-import threading
-from contextvars import copy_context
 
 from prefect import get_run_logger
 from prefect.blocks.core import Block
@@ -22,8 +20,8 @@ from connectors.alerts.known_secrets import known_secrets
 from connectors.alerts.message import Severity
 from connectors.alerts.routing import EmailDefinition, Lookup, Routing, SlackDefinition, read_routing
 from connectors.connections import Connections, Secret
-from connectors.errors import HeadwaterError
 from tasks.blocks import HeadwaterEmail
+from tasks.bounded import within_deadline
 from tasks.credentials import WAREHOUSE_WATCHER, PrefectConnections, load_block
 
 DELIVERY_SECONDS = 20.0
@@ -38,29 +36,19 @@ def send_alerts() -> Delivery | None:
     Returns:
         What came of it; None if nothing is configured, or nothing could be done.
     """
-    log = get_run_logger()
     found: list[Delivery] = []
-    problems: list[str] = []
 
-    def send() -> None:
-        try:
-            routing = read_routing()
-            if routing.channels:
-                connections = PrefectConnections()
-                channels = routing.open(block_lookup(routing))
-                warehouse = connections.database(WAREHOUSE_WATCHER)
-                found.append(deliver(warehouse, channels, DELIVERY_SECONDS, secrets=lambda: known_secrets(connections)))
-        except HeadwaterError as error:
-            problems.append(str(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the run is not to fail for it
-            problems.append(f"{type(error).__name__}: {error}")
+    def send() -> tuple[str, ...]:
+        routing = read_routing()
+        if routing.channels:
+            connections = PrefectConnections()
+            channels = routing.open(block_lookup(routing))
+            warehouse = connections.database(WAREHOUSE_WATCHER)
+            found.append(deliver(warehouse, channels, DELIVERY_SECONDS, secrets=lambda: known_secrets(connections)))
+        return ()
 
-    # Prefect's server and the warehouse may hang, whatever bounds they are asked with.
-    thread = threading.Thread(target=copy_context().run, args=[send], daemon=True, name="alerts")
-    thread.start()
-    thread.join(DELIVERY_SECONDS + 5)
-    if thread.is_alive():
-        problems.append("they were not all sent in time")
+    problems = within_deadline(send, DELIVERY_SECONDS + 5, "alerts")
+    log = get_run_logger()
     for delivery in found:
         if delivery.delivered or delivery.failures or delivery.given_up:
             log.log(

@@ -6,10 +6,8 @@ Neither can fail the run that it tells of, nor hold it up: trouble is one warnin
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -32,6 +30,7 @@ from connectors.destinations.warehouse.history import (
 )
 from connectors.destinations.warehouse.positions import Position
 from connectors.registry import SOURCES
+from tasks.bounded import in_a_line, within_deadline
 from tasks.credentials import WAREHOUSE_WATCHER, PrefectConnections
 from tasks.dbt_graph import Graph
 from tasks.dbt_lineage import lineage
@@ -98,36 +97,10 @@ def record(history: BuildHistory) -> None:
     def work() -> list[str]:
         return write(history, PrefectConnections().database(WAREHOUSE_WATCHER))
 
-    if problems := within_deadline(work, DEADLINE_SECONDS):
+    if problems := within_deadline(work, DEADLINE_SECONDS, "history"):
         get_run_logger().warning(
             "The history of this build is not whole in ops: %s. The build itself is as it is.", "; ".join(problems)
         )
-
-
-def within_deadline(work: Callable[[], Iterable[str]], seconds: float) -> list[str]:
-    """Do something that must not fail or hold up this run.
-
-    Args:
-        work: returns its problems; what it raises is one. Once the time is over it is left alone, in a thread that ends
-            with the process.
-
-    Returns:
-        The problems; empty if all went well.
-    """
-    problems: list[str] = []
-
-    def run() -> None:
-        try:
-            problems.extend(work())
-        except Exception as error:  # noqa: BLE001 - whatever it is, the run is not to fail for it
-            problems.append(_said(error))
-
-    thread = threading.Thread(target=copy_context().run, args=[run], daemon=True, name="history")
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        return [*problems, f"it was not done within {seconds:g} s"]
-    return problems
 
 
 def write(history: BuildHistory, watcher: URL) -> list[str]:
@@ -157,13 +130,8 @@ def write(history: BuildHistory, watcher: URL) -> list[str]:
                 with translated_errors():
                     part()
             except Exception as error:  # noqa: BLE001 - the other part may do better; there are two
-                problems.append(_said(error))
+                problems.append(in_a_line(error))
     return problems
-
-
-def _said(error: Exception) -> str:
-    """What it says, less the lines in which PostgreSQL shows the statement."""
-    return (str(error).partition("\n")[0] or type(error).__name__).rstrip(".")
 
 
 def show_results(build: BuildReport) -> None:
@@ -177,7 +145,7 @@ def show_results(build: BuildReport) -> None:
         )
         return ()
 
-    if problems := within_deadline(show, DEADLINE_SECONDS):
+    if problems := within_deadline(show, DEADLINE_SECONDS, "results"):
         get_run_logger().warning("The table of dbt's results could not be shown: %s.", "; ".join(problems))
 
 

@@ -6,19 +6,17 @@ run goes on, whatever the warehouse does. What a run could not say, the next one
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import copy_context
 
 from prefect import get_run_logger
 
 from connectors.alerts.routing import read_routing
-from connectors.errors import HeadwaterError
 from connectors.incidents.announcing import announcer
 from connectors.incidents.checks import take_stock
 from connectors.incidents.observe import Observed
 from tasks.alerts import send_alerts
+from tasks.bounded import within_deadline
 from tasks.credentials import WAREHOUSE_WATCHER, PrefectConnections
 from tasks.ingest import run_name
 
@@ -54,32 +52,22 @@ def notice(*scopes: str) -> None:
         scopes: of `connectors.incidents.checks.CHECKS`.
     """
     found: list[Observed] = []
-    problems: list[str] = []
 
-    def look() -> None:
-        try:
-            found.append(
-                take_stock(
-                    PrefectConnections().database(WAREHOUSE_WATCHER),
-                    scopes,
-                    run_id=run_name(),
-                    announce=announcer(read_routing()),
-                    wait_seconds=DEADLINE_SECONDS,
-                )
+    def look() -> tuple[str, ...]:
+        found.append(
+            take_stock(
+                PrefectConnections().database(WAREHOUSE_WATCHER),
+                scopes,
+                run_id=run_name(),
+                announce=announcer(read_routing()),
+                wait_seconds=DEADLINE_SECONDS,
             )
-        except HeadwaterError as error:
-            problems.append(str(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the run is not to fail for it
-            problems.append(f"{type(error).__name__}: {error}")
+        )
+        return found[-1].problems
 
-    thread = threading.Thread(target=copy_context().run, args=[look], daemon=True, name="notice")
-    thread.start()
-    thread.join(DEADLINE_SECONDS)
-    if thread.is_alive():
-        problems.append(f"it was not done within {DEADLINE_SECONDS:g} s")
+    problems = within_deadline(look, DEADLINE_SECONDS, "notice")
     log = get_run_logger()
     for each in found:
-        problems += each.problems
         if each.opened or each.worse or each.reopened:
             log.warning("Incidents: %s. `headwater incidents` lists what is open.", _named(each))
         elif each.closed:

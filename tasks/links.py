@@ -5,8 +5,9 @@ from __future__ import annotations
 from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact
 
+from tasks.bounded import within_deadline
 from tasks.credentials import DOCS_URL, STATUS_PAGE_URL, PrefectConnections
-from tasks.history import DEADLINE_SECONDS, within_deadline
+from tasks.history import DEADLINE_SECONDS
 from tasks.transform import docs_page
 
 
@@ -33,5 +34,5 @@ def show_links() -> None:
             )
         return ()
 
-    if problems := within_deadline(show, DEADLINE_SECONDS):
+    if problems := within_deadline(show, DEADLINE_SECONDS, "links"):
         get_run_logger().warning("The links of this run could not be shown: %s.", "; ".join(problems))

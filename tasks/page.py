@@ -5,7 +5,6 @@ A hook of the flow, not a task: it comes when the run's state is settled and all
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from prefect import Flow
@@ -13,6 +12,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.logging.loggers import flow_run_logger
 
 from connectors.registry import SOURCES
+from tasks.bounded import within_deadline
 from tasks.credentials import PrefectConnections
 from tasks.status_page.site import write_page
 
@@ -27,16 +27,10 @@ def rebuild_page(flow: Flow[..., Any], flow_run: FlowRun, state: State) -> None:
         return
     log = flow_run_logger(flow_run, flow)
 
-    def make() -> None:
-        try:
-            location = write_page(PrefectConnections(), SOURCES.values(), run=f"flow run {flow_run.name}")
-            log.info("The status page is at %s.", location.url)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the run is not worse for want of a page
-            log.warning("The status page was not made anew: %s", error)
+    def make() -> tuple[str, ...]:
+        location = write_page(PrefectConnections(), SOURCES.values(), run=f"flow run {flow_run.name}")
+        log.info("The status page is at %s.", location.url)
+        return ()
 
-    # A thread of its own, that nobody waits for when the process ends: a store that hangs holds up nothing.
-    maker = threading.Thread(target=make, name="status page", daemon=True)
-    maker.start()
-    maker.join(MOST_SECONDS)
-    if maker.is_alive():
-        log.warning("The status page was not made within %.0f s; the next run makes it.", MOST_SECONDS)
+    if problems := within_deadline(make, MOST_SECONDS, "status page"):
+        log.warning("The status page was not made anew, the next run does it: %s", "; ".join(problems))
