@@ -248,7 +248,8 @@ def _ensure(
         wanted = wanted.model_copy(update={"enabled": existing.enabled})
     fields = set(AutomationCore.model_fields)
     if existing.model_dump(include=fields) != wanted.model_dump():
-        client.update_automation(existing.id, AutomationCore(**wanted.model_dump()))
+        # The server refuses an update that names an owner, even none.
+        client.update_automation(existing.id, AutomationCore(**wanted.model_dump(exclude={"owner_resource"})))
     return existing.id
 
 

@@ -8,7 +8,6 @@ import pytest
 from prefect.automations import Automation, DoNothing, EventTrigger
 from prefect.client.orchestration import get_client
 from prefect.events.schemas.automations import Automation as Found
-from prefect.events.schemas.automations import AutomationCore
 
 from connectors.alerts.routing import NOBODY, Routing, parse_routing
 from connectors.connections import EnvironmentConnections
@@ -60,7 +59,7 @@ def test_what_was_changed_by_hand_is_corrected_and_what_is_not_in_the_file_goes(
     apply(routing)
     with get_client(sync_client=True) as client:
         changed = automations()[MENDING[0]]
-        client.update_automation(changed.id, AutomationCore(**{**changed.model_dump(exclude={"id"}), "enabled": False}))
+        client.pause_automation(changed.id)
     trigger = EventTrigger(expect={"anything"})
     Automation(name="headwater: of an older version", tags=[TAG], trigger=trigger, actions=[DoNothing()]).create()
     Automation(name="the team's own", trigger=trigger, actions=[DoNothing()]).create()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from prefect.testing.utilities import prefect_test_harness
+from prefect_sqlalchemy import SqlAlchemyConnector
 
 from connectors.connections import EnvironmentConnections
 from connectors.errors import ConfigurationError
@@ -18,12 +18,6 @@ from flows.ingest import ingest
 from tasks.credentials import WAREHOUSE_WATCHER, register
 from tests.conftest import Warehouse
 from tests.connectors.examples import Prepare, erp
-
-
-@pytest.fixture(scope="module")
-def prefect_server() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -44,6 +38,9 @@ def test_a_run_that_fails_opens_an_incident_the_next_good_one_closes_it_and_none
         | {"HEADWATER_LANDING_URL": landing_folder.as_uri()}
     )
     register(environment, [*source.requirements, WAREHOUSE_LOADER, LANDING])
+    # Other tests of the same server may have it.
+    with suppress(ValueError):
+        SqlAlchemyConnector.delete(WAREHOUSE_WATCHER.block_name)
     ingest("erp")
     assert "What is wrong was not all written down, the next run does it: Prefect has no block" in caplog.text
 
