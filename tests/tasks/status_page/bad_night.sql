@@ -78,7 +78,7 @@ select ('0190f000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'weather_
        at, case when not failed then at end, case when not failed then at end, case when not failed then at end,
        case when not failed then 72 end, case when not failed then 72 end, case when not failed then 0 end,
        case when not failed then 0 end, case when not failed then 0 end, case when not failed then 0 end, 0, 4000, 'backfill',
-       case when failed then 'weather-2013-06-' || n || '.csv ends in the middle of a record' end,
+       case when failed then 'weather-2013-06-' || n || '.csv: invalid input syntax for type numeric: "secret reading"' end,
        start, next
 from (
     select n, day at time zone 'America/New_York' as start, (day + interval '1 day') at time zone 'America/New_York' as next,
