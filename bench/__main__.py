@@ -1,4 +1,4 @@
-"""Run benchmarks of PostgreSQL, REST, backfills and publishing. It takes minutes, and some gigabytes of disk."""
+"""Run benchmarks of PostgreSQL, REST, backfills, publishing and history. It takes minutes, and gigabytes of disk."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import backfill, postgres, publish, rest
+from bench import backfill, history, postgres, publish, rest
 from bench.results import Result, keep
 from bench.scene import Scene
 
-_KINDS = ["postgres", "rest", "backfill", "publish"]
+_KINDS = ["postgres", "rest", "backfill", "publish", "history"]
 _ROWS = 6_000_000
 _REST_ROWS = 1_000_000
 _FILE = Path(".headwater") / "bench.json"
@@ -35,6 +35,7 @@ def main() -> None:
             "rest": lambda: rest.run(scene, arguments.rest_rows, arguments.rounds),
             "backfill": lambda: backfill.run(scene, arguments.rest_rows, arguments.rounds),
             "publish": lambda: publish.run(scene, arguments.rest_rows, arguments.rounds),
+            "history": lambda: history.run(scene, arguments.rounds),
         }
         if unknown := set(arguments.kinds) - runs.keys():
             parser.error(f"there is no benchmark of {', '.join(sorted(unknown))}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -368,8 +368,12 @@ def load(
     *,
     run: str = "by hand",
     log: Logger | None = None,
+    watch: Callable[[int], None] | None = None,
 ) -> int:
     """Read the windows of a batch from the source, or bring their rows back from the landing.
+
+    Args:
+        watch: see `connectors.ingest.ingest`; rows of the landing are not watched.
 
     Returns:
         How many rows were inserted or changed.
@@ -383,7 +387,7 @@ def load(
             reports = replay(source, stream, destination, load_id=load_id, window=batch.window, run=run, log=log)
             moved += sum(report.moved for report in reports)
         return moved
-    reports = ingest(source, stream, connections, destination, window=batch.window, run=run, log=log)
+    reports = ingest(source, stream, connections, destination, window=batch.window, run=run, log=log, watch=watch)
     return sum(report.moved for report in reports)
 
 

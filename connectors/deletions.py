@@ -31,9 +31,10 @@ from connectors.destinations.warehouse.ledger import (
     take_turn,
 )
 from connectors.destinations.warehouse.raw_table import LoadContext, raw_columns
+from connectors.erasure import leave_out_again
 from connectors.errors import ConfigurationError, HeadwaterError
 from connectors.failpoints import reach
-from connectors.ingest import Destination, Logger, observed, settled, take_in
+from connectors.ingest import Destination, Logger, observed, settled, take_in, warn_of_forgotten
 from connectors.model import KeySource, Source, Stream
 from connectors.treatments.extractions import treated
 
@@ -141,17 +142,18 @@ class _Comparing:
             if isinstance(error, HeadwaterError):
                 error.at(source=self.source.name, stream=self.stream.name, load_id=load.load_id)
             if not self.connection.closed and not self.connection.broken:
-                self._close(str(error))
+                self._close(str(error), error)
             raise
         self.log.info("Compared keys of %s.%s: %s.", self.source.name, self.stream.name, report)
         return report
 
-    def _close(self, message: str) -> None:
+    def _close(self, message: str, error: Exception | None = None) -> None:
         with self.lease.guard(self.connection):
-            ledger.close_key_loads(self.connection, self.source.name, self.stream.name, message)
+            ledger.close_key_loads(self.connection, self.source.name, self.stream.name, message, error)
 
     def _compare(self, load: Load, check: partial[None]) -> LoadReport:
-        request = CommitRequest(LoadContext(self.source.name, self.stream, load.load_id, None))
+        secret = self.destination.forget_secret
+        request = CommitRequest(LoadContext(self.source.name, self.stream, load.load_id, None), secret=secret)
         read = partial(self.source.keys, self.stream, self.connections)
         extraction = treated(read, self.stream, self.connections, only=self.stream.primary_key)
         place = LoadPlace(self.source.name, self.stream.name, load.load_id, load.started_at)
@@ -181,6 +183,18 @@ class _Comparing:
                 with self.lease.guard(self.connection):
                     ledger.mark_landed(self.connection, load.load_id, place.manifest_key, manifest.rows, size)
                 reach("landed-noted")
+            left_out = leave_out_again(
+                self.connection,
+                self.lease,
+                self.destination.landing,
+                self.source.name,
+                self.stream,
+                attempt,
+                manifest,
+                place.manifest_key,
+                secret,
+            )
+            warn_of_forgotten(left_out, self.log)
             work = partial(commit_keys, self.connection, self.lease, attempt, request, check, began_at=load.started_at)
             return settled(work, self.destination, request, self.log)
 

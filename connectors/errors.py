@@ -6,16 +6,19 @@
     ├── ConfigurationError          a definition, setting or parameter is wrong: fix it, never retry
     │   ├── UnknownNameError        no such source, stream or connection
     │   ├── NotFoundError           the source has nothing at this address
-    │   └── WindowError             a window that is malformed, empty or not possible for the stream
+    │   ├── WindowError             a window that is malformed, empty or not possible for the stream
+    │   └── ChannelBrokenError      a channel of alerts takes nothing until someone mends it
     ├── TransientError              may pass by itself: retried, with a cap
     │   ├── SourceUnavailableError  the source did not answer, or answered "not now"
     │   ├── DestinationUnavailableError  the warehouse or the object store did not answer
-    │   └── StreamBusyError         another run is working on the same stream
+    │   ├── StreamBusyError         another run is working on the same stream
+    │   └── ChannelUnavailableError a channel of alerts did not answer, or answered "not now"
     ├── DataError                   what came cannot be accepted: someone has to look
     │   ├── MalformedResponseError  the source answered with something that is not its data
     │   ├── ContractViolationError  rows or columns break the stream's contract
     │   ├── SourceRewoundError      the source was put back to an earlier state
-    │   └── LandingCorruptError     an object is missing or is not what its manifest says
+    │   ├── LandingCorruptError     an object is missing or is not what its manifest says
+    │   └── MessageRefusedError     a channel of alerts takes others, but not this one
     └── FencedError                 a successor took over the stream: this run must not write
 
 Only a `TransientError` is worth another attempt. Each error carries where it happened (source, stream, window, load)
@@ -87,6 +90,10 @@ class WindowError(ConfigurationError):
     """A window that is malformed, empty, or that the stream cannot be asked for."""
 
 
+class ChannelBrokenError(ConfigurationError):
+    """A channel of alerts has gone, or does not let us in: every message to it fails until that is mended."""
+
+
 class TransientError(HeadwaterError):
     """Trouble that may pass by itself; worth a bounded number of further attempts."""
 
@@ -101,6 +108,17 @@ class DestinationUnavailableError(TransientError):
 
 class StreamBusyError(TransientError):
     """Another run holds the stream and did not let go within the time allowed."""
+
+
+class ChannelUnavailableError(TransientError):
+    """A channel of alerts cannot be reached, or asks to be left alone for a while.
+
+    `seconds` is for how long it asks that, if it says so.
+    """
+
+    def __init__(self, what: str, *, remedy: str, seconds: float | None = None) -> None:
+        super().__init__(what, remedy=remedy)
+        self.seconds = seconds
 
 
 class DataError(HeadwaterError):
@@ -121,6 +139,10 @@ class SourceRewoundError(DataError):
 
 class LandingCorruptError(DataError):
     """An object of a load is missing, cut or altered."""
+
+
+class MessageRefusedError(DataError):
+    """A channel of alerts refuses this one message, as too long or malformed; others may pass."""
 
 
 class FencedError(HeadwaterError):

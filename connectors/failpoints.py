@@ -38,6 +38,27 @@ PUBLISH_FAILPOINTS = (
 )
 """In the order in which a publish reaches them; a rollback reaches the last three."""
 
+ALERT_FAILPOINTS = (
+    "alert-claimed",
+    "alert-sent",
+)
+"""In the order in which the delivery of an alert reaches them."""
+
+FORGET_FAILPOINTS = (
+    "keys-recorded",
+    "object-rewritten",
+    "manifest-replaced",
+    "old-objects-deleted",
+    "landing-erased",
+    "ledger-erased",
+    "raw-erased",
+    "kept-rows-erased",
+    "mart-erased",
+    "models-erased",
+    "generations-forgotten",
+)
+"""In the order in which a run that forgets rows reaches them."""
+
 TRANSFORM_FAILPOINTS = ("build-begun", "build-ended", "marts-prepared", *PUBLISH_FAILPOINTS, "windows-noted")
 """In the order in which a transform reaches them."""
 

@@ -31,11 +31,14 @@ from connectors.destinations.warehouse.columns import column_name
 from connectors.destinations.warehouse.commit import CommitRequest, commit, settle
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.first_load import table_for_extraction
+from connectors.destinations.warehouse.forgotten import FORGET_KEY, SecretOf, no_secret
 from connectors.destinations.warehouse.ledger import LEASE_SECONDS, Lease, Load, LoadReport, Purpose
 from connectors.destinations.warehouse.raw_table import LoadContext
 from connectors.destinations.warehouse.typed_documents import UnfitError
 from connectors.destinations.warehouse.watermark import Watermark, read_watermark
+from connectors.erasure import leave_out_again
 from connectors.errors import (
+    ConfigurationError,
     DataError,
     DestinationUnavailableError,
     HeadwaterError,
@@ -79,6 +82,8 @@ class Destination:
 
     warehouse: URL
     landing: Landing
+    forget_secret: SecretOf = no_secret
+    """What keys of forgotten rows are hashed with beside their salt, if anything."""
 
     @classmethod
     def of(cls, connections: Connections) -> Destination:
@@ -87,7 +92,13 @@ class Destination:
         Raises:
             ConfigurationError: one of the two is not set.
         """
-        return cls(connections.database(WAREHOUSE_LOADER), Landing(connections.object_store(LANDING)))
+
+        def secret() -> str | None:
+            with suppress(ConfigurationError):
+                return connections.secret(FORGET_KEY)
+            return None
+
+        return cls(connections.database(WAREHOUSE_LOADER), Landing(connections.object_store(LANDING)), secret)
 
 
 def ingest(
@@ -103,6 +114,7 @@ def ingest(
     wait_seconds: float = 300.0,
     lease_seconds: float = LEASE_SECONDS,
     log: Logger | None = None,
+    watch: Callable[[int], None] | None = None,
 ) -> list[LoadReport]:
     """Bring a stream up to date, or read one window of it again.
 
@@ -113,6 +125,7 @@ def ingest(
         run: who does it, for the ledger and for those who wait.
         wait_seconds: how long to wait for another run of the same stream.
         lease_seconds: how long this run may sleep before another takes the stream over.
+        watch: told how many rows have been read so far, after each chunk; it must return at once.
 
     Returns:
         What each load did: the one asked for, last; before it the one that an earlier run had left behind, if any.
@@ -145,7 +158,18 @@ def ingest(
             ) as connection,
         ):
             ingestion = _Ingestion(
-                source, stream, connections, destination, lease, connection, window, full_refresh, shared, run, log
+                source,
+                stream,
+                connections,
+                destination,
+                lease,
+                connection,
+                window,
+                full_refresh,
+                shared,
+                run,
+                log,
+                watch,
             )
             return list(ingestion.run())
     except HeadwaterError as error:
@@ -165,6 +189,7 @@ class _Ingestion:
     shared: SharedRead | None
     run_id: str
     log: Logger
+    watch: Callable[[int], None] | None
 
     def run(self) -> Iterator[LoadReport]:
         reach("lease-taken")
@@ -210,7 +235,7 @@ class _Ingestion:
 
     def _give_up(self, load: Load, error: DataError) -> None:
         self.log.warning("%s Its range is extracted again.", error)
-        ledger.abandon(self.connection, load.load_id, self._place(load).manifest_key, str(error))
+        ledger.abandon(self.connection, load.load_id, self._place(load).manifest_key, error)
 
     def _guarded(self, load: Load, manifest: Manifest | None) -> LoadReport:
         """Extract (or take from the landing) and commit; a failure is noted in the ledger on its way out."""
@@ -222,7 +247,7 @@ class _Ingestion:
                 error.at(source=self.source.name, stream=self.stream.name, window=self.window, load_id=load.load_id)
             if not self.connection.closed and not self.connection.broken:
                 with self.lease.guard(self.connection):  # if the stream is lost, that is the error
-                    ledger.mark_failed(self.connection, load.load_id, str(error))
+                    ledger.mark_failed(self.connection, load.load_id, error)
             raise
         self.log.info("Loaded %s.%s: %s.", self.source.name, self.stream.name, report)
         return report
@@ -255,7 +280,7 @@ class _Ingestion:
             with self.destination.landing.writer(
                 self._place(load), load.attempt, extraction.format, extraction.landing, extraction.columns
             ) as writer:
-                files = take_in(extraction, attempt, writer, self.log)
+                files = take_in(extraction, attempt, writer, self.log, self.watch)
                 if attempt.rows or files:
                     manifest = writer.finish(
                         columns=observed(attempt),
@@ -272,7 +297,7 @@ class _Ingestion:
             is_ours = manifest is None or manifest.attempt == load.attempt
             if is_ours and not attempt.does_not_fit:
                 with suppress(UnfitError):
-                    return self._commit(load, attempt, extraction.position, files)
+                    return self._commit(load, attempt, manifest, extraction.position, files)
         assert manifest is not None  # noqa: S101 - a load without rows fits
         if is_ours:
             self.log.info("Not every value fits its column as it is: each is judged, from the landing.")
@@ -327,7 +352,7 @@ class _Ingestion:
             with self._attempt(load, manifest.record_format, manifest.source_columns) as attempt, suppress(UnfitError):
                 files = attempt.fill_from(self.destination.landing, manifest)
                 self._note_landed(load, manifest)
-                return self._commit(load, attempt, manifest.position, files)
+                return self._commit(load, attempt, manifest, manifest.position, files)
         raise DestinationUnavailableError(
             f"The columns of raw changed {_MOST_READINGS} times while the load was taken from the landing.",
             remedy="Run again: the load has landed, and other loads of the stream have made their changes by now.",
@@ -361,16 +386,37 @@ class _Ingestion:
             )
 
     def _commit(
-        self, load: Load, attempt: AttemptTable, position: SourcePosition | None, files: tuple[FileVersion, ...]
+        self,
+        load: Load,
+        attempt: AttemptTable,
+        manifest: Manifest | None,
+        position: SourcePosition | None,
+        files: tuple[FileVersion, ...],
     ) -> LoadReport:
         context = LoadContext(self.source.name, self.stream, load.load_id, self.window, self.full_refresh)
-        request = CommitRequest(context, position, files)
+        request = CommitRequest(context, position, files, self.destination.forget_secret)
+        left_out = leave_out_again(
+            self.connection,
+            self.lease,
+            self.destination.landing,
+            self.source.name,
+            self.stream,
+            attempt,
+            manifest,
+            self._place(load).manifest_key,
+            self.destination.forget_secret,
+        )
+        warn_of_forgotten(left_out, self.log)
         work = partial(commit, self.connection, self.lease, attempt, request)
         return settled(work, self.destination, request, self.log)
 
 
 def take_in(
-    extraction: Extraction, attempt: AttemptTable, writer: LandingWriter, log: Logger
+    extraction: Extraction,
+    attempt: AttemptTable,
+    writer: LandingWriter,
+    log: Logger,
+    watch: Callable[[int], None] | None = None,
 ) -> tuple[FileVersion, ...]:
     """Copy all that is extracted into the attempt's table and the landing, chunk by chunk, each in a thread of its own.
 
@@ -392,6 +438,8 @@ def take_in(
             if chunk.file is not None:
                 files[chunk.file.path] = chunk.file
             landed += rows
+            if watch is not None:
+                watch(landed)
             if landed // _PROGRESS_ROWS > (landed - rows) // _PROGRESS_ROWS:
                 log.info("%s rows so far.", f"{landed:,}")
     attempt.finish()
@@ -402,6 +450,12 @@ def take_in(
             remedy="Run again; if it lasts, report it: this must not happen.",
         )
     return tuple(files.values())
+
+
+def warn_of_forgotten(rows: int, log: Logger) -> None:
+    """Say that the source has rows that were forgotten here."""
+    if rows:
+        log.warning("%s rows of forgotten keys came again and were left out: delete them at the source.", f"{rows:,}")
 
 
 def settled(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote, quote_plus
@@ -29,6 +30,24 @@ class Mask:
                 if text.endswith(form[:length]):
                     return text[:-length] + MASK
         return text
+
+
+_CREDENTIALS = re.compile(
+    r"""
+      (?P<url> \b [a-z][a-z0-9+.-]* :// [^\s/:@]* : ) [^\s@]+ (?= @ )           # user:password@ in an address
+    | (?P<slack> \b hooks\.slack(?:-gov)?\.com/ ) [^\s"'<>|]+                  # all that lets one in is its path
+    | (?P<bearer> \b (?:bearer|basic) \s+ ) [a-z0-9._~+/=-]{8,}
+    | (?P<named> ["']? [a-z0-9_.-]* (?:passw(?:or)?d|secret|token|(?:api|access|private)[_-]?key|signature)
+        [a-z0-9_.-]* (?: ["']\s*:\s* | \s*=\s* ) ) (?: "[^"]*" | '[^']*' | [^\s,;&"'<>]+ )
+    | (?P<aws> \b ) (?:AKIA|ASIA)[0-9A-Z]{16} \b
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def without_credentials(text: str) -> str:
+    """A text without what looks like a password or key, for texts whose secrets nobody knows any more."""
+    return _CREDENTIALS.sub(lambda found: next((kept for kept in found.groups() if kept), "") + MASK, text)
 
 
 def _forms(secret: str) -> Iterator[str]:

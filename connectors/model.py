@@ -505,8 +505,8 @@ class Source(Protocol):
 class EstimatingSource(Source, Protocol):
     """A source that can say, at next to no cost, about how many rows it has."""
 
-    def estimated_rows(self, stream: Stream, window: Window, connections: Connections) -> int:
-        """About how many rows a window has; for plans, which need not be right.
+    def estimated_rows(self, stream: Stream, window: Window | None, connections: Connections) -> int:
+        """About how many rows a window has, or the stream (None); for plans, which need not be right.
 
         Raises:
             ConfigurationError, SourceUnavailableError: as `Source.extract`.

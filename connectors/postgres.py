@@ -220,7 +220,7 @@ class PostgresSource:
             LandingFormat.PGCOPY, _chunks(connection, query, stream), tuple(column for column, _ in columns)
         )
 
-    def estimated_rows(self, stream: Stream, window: Window, connections: Connections) -> int:
+    def estimated_rows(self, stream: Stream, window: Window | None, connections: Connections) -> int:
         """By PostgreSQL's own statistics; see `connectors.model.EstimatingSource.estimated_rows`."""
         if not isinstance(stream, TableStream):
             raise TypeError(f"{self.name} reads TableStream, not {type(stream).__name__}")

@@ -20,6 +20,7 @@ from psycopg.rows import class_row
 from connectors.destinations.landing import Landing, Manifest
 from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.connection import connect, translated_errors
+from connectors.destinations.warehouse.forgotten import ForgottenKeys, forgotten_keys, key_kinds
 from connectors.destinations.warehouse.key_comparison import KeyComparison
 from connectors.destinations.warehouse.ledger import Lease, LoadKind, take_turn
 from connectors.destinations.warehouse.merge import Merge, Past
@@ -84,6 +85,7 @@ def rebuild(
             lease.check(connection)
             when = take_turn(connection, source.name, stream.name)
             loads = _past_loads(connection, source.name, stream.name)
+            forgotten = forgotten_keys(connection, source.name, stream.name, destination.forget_secret)
             if loads and raw_columns(connection, source.name, stream.name):
                 connection.execute(sql.SQL("delete from {}").format(sql.Identifier(f"raw_{source.name}", stream.name)))
             for number, load in enumerate(loads, 1):
@@ -101,7 +103,7 @@ def rebuild(
                     is_rebuild=True,
                     replay=replayed,
                 )
-                _repeat(connection, destination.landing, context, load, manifest)
+                _repeat(connection, destination.landing, context, load, manifest, forgotten)
                 log.info("Repeated load %s (%s of %s).", load.load_id, number, len(loads))
             _recount_windows(connection, source.name, stream, when)
             return RebuildReport(len(loads), _rows(connection, source.name, stream.name))
@@ -154,7 +156,7 @@ def _replay(connection: psycopg.Connection, load: _PastLoad, manifest: Manifest)
     """Which rows a replay brought: those that it took out of quarantine, or all of its load."""
     if load.replay_of is None or load.original_loaded_at is None:
         return None
-    if load.rows_extracted == manifest.rows:
+    if load.rows_extracted == manifest.rows + len(manifest.forgotten):
         return Replay(load.replay_of, load.original_loaded_at, None)
     rows = connection.execute(
         "select row_in_load from ops.quarantine where source = %s and stream = %s and replayed_by = %s",
@@ -177,7 +179,12 @@ def _past(connection: psycopg.Connection, context: LoadContext) -> Past:
 
 
 def _repeat(
-    connection: psycopg.Connection, landing: Landing, context: LoadContext, load: _PastLoad, manifest: Manifest
+    connection: psycopg.Connection,
+    landing: Landing,
+    context: LoadContext,
+    load: _PastLoad,
+    manifest: Manifest,
+    forgotten: ForgottenKeys | None,
 ) -> None:
     with AttemptTable(
         connection,
@@ -189,6 +196,10 @@ def _repeat(
         manifest.source_columns,
     ) as attempt:
         attempt.fill_from(landing, manifest)
+        if forgotten is not None:  # a run that forgets may have been killed before it came to this load
+            condition = forgotten.condition(attempt.columns, key_kinds(connection, context.source, context.stream))
+            if condition is not None:
+                attempt.leave_out(condition)
         if load.kind == LoadKind.KEYS:
             KeyComparison(connection, attempt, context, began_at=load.started_at, marked_at=load.raw_loaded_at).mark()
             return

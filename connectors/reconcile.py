@@ -18,8 +18,9 @@ import psycopg
 
 from connectors.connections import Connections
 from connectors.deletions import find_deleted
-from connectors.destinations.warehouse.columns import DELETED_AT
+from connectors.destinations.warehouse.columns import DELETED_AT, column_name
 from connectors.destinations.warehouse.connection import connect, translated_errors
+from connectors.destinations.warehouse.forgotten import forgotten_keys
 from connectors.destinations.warehouse.ledger import LEASE_SECONDS, Lease
 from connectors.destinations.warehouse.raw_table import raw_columns
 from connectors.destinations.warehouse.reconciliations import (
@@ -274,7 +275,18 @@ class _Reconciling:
                 self.limits,
                 scope=self.lease.scope,
             )
-        return replace(found, differences=[self._judged(each) for each in found.differences])
+        return replace(found, differences=[self._judged(each) for each in self._without_forgotten(found.differences)])
+
+    def _without_forgotten(self, differences: Sequence[Difference]) -> list[Difference]:
+        """Those that are not of rows which were erased here, and that the source still has."""
+        secret = self.destination.forget_secret
+        forgotten = forgotten_keys(self.connection, self.source.name, self.stream.name, secret)
+        if forgotten is None:
+            return list(differences)
+        types = raw_columns(self.connection, self.source.name, self.stream.name)
+        columns = [column_name(field) for field in self.stream.primary_key]
+        known = forgotten.among(self.connection, columns, types, [each.key for each in differences])
+        return [each for each in differences if each.key not in known]
 
     def _judged(self, difference: Difference) -> Difference:
         """Without a cursor nothing tells when a row was changed. That a row is gone is no matter of when, unless the

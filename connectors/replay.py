@@ -25,6 +25,7 @@ from connectors.destinations.warehouse.commit import CommitRequest, commit
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.ledger import LEASE_SECONDS, Lease, Load, LoadKind, LoadReport, Purpose
 from connectors.destinations.warehouse.raw_table import LoadContext, Replay, raw_columns
+from connectors.erasure import leave_out_again
 from connectors.errors import ConfigurationError, HeadwaterError
 from connectors.failpoints import reach
 from connectors.ingest import Destination, Logger, settled
@@ -224,7 +225,7 @@ class _Replaying:
                 error.at(window=original.window, load_id=load.load_id)
             if not self.connection.closed and not self.connection.broken:
                 with self.lease.guard(self.connection):  # if the stream is lost, that is the error
-                    ledger.abandon(self.connection, load.load_id, original.manifest_key, str(error))
+                    ledger.abandon(self.connection, load.load_id, original.manifest_key, error)
             raise
         self.log.info("Replayed load %s: %s.", original.load_id, report)
         return report
@@ -241,6 +242,17 @@ class _Replaying:
             manifest.source_columns,
         ) as attempt:
             attempt.fill_from(self.destination.landing, manifest)
+            leave_out_again(
+                self.connection,
+                self.lease,
+                self.destination.landing,
+                self.source.name,
+                self.stream,
+                attempt,
+                manifest,
+                original.manifest_key,
+                self.destination.forget_secret,
+            )
             reach("all-copied")
             # The bytes are the original's: nothing landed anew.
             with self.lease.guard(self.connection):
@@ -258,6 +270,6 @@ class _Replaying:
                 original.window,
                 replay=Replay(original.load_id, original.raw_loaded_at, rows),
             )
-            request = CommitRequest(context)
+            request = CommitRequest(context, secret=self.destination.forget_secret)
             work = partial(commit, self.connection, self.lease, attempt, request)
             return settled(work, self.destination, request, self.log)

@@ -32,8 +32,11 @@ _DELETED_AT_ONCE = 1000
 _LOAD = re.compile(
     r"[a-z][a-z0-9_]*/[a-z][a-z0-9_]*/dt=\d{4}-\d\d-\d\d/load_id=(?P<load_id>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 )
-_PART = re.compile(rf"a(?P<attempt>\d+)-\d{{5,}}\.({'|'.join(LandingFormat)})(\.zst)?(?P<unfinished>#\d+)?")
-"""An object of an attempt; in a local folder, what is being written has a number behind its name."""
+_PART = re.compile(
+    rf"a(?P<attempt>\d+(f[0-9a-f]+)?)-\d{{5,}}\.({'|'.join(LandingFormat)})(\.zst)?(?P<unfinished>#\d+)?"
+)
+"""An object of an attempt, or written anew without rows that were forgotten; in a local folder, what is being written
+has a number behind its name."""
 _UNFINISHED_MANIFEST = re.compile(r"\.manifest-[^/]+")
 
 
@@ -122,7 +125,7 @@ def _sweep_stream(source: Source, stream: Stream, destination: Destination, befo
         translated_errors(),
         connect(destination.warehouse, f"sweep {source.name}.{stream.name}", autocommit=True) as connection,
     ):
-        if windows := _windows_being_read(connection, source.name, stream.name):
+        if windows := windows_being_read(connection, source.name, stream.name):
             # What one of them has written long ago may be listed by a manifest that is yet to come.
             return SweepReport(source.name, stream.name, doubts=(f"Being read: {', '.join(windows)}.",))
         stored = destination.landing.stored(source.name, stream.name)
@@ -132,7 +135,7 @@ def _sweep_stream(source: Source, stream: Stream, destination: Destination, befo
             if _LOAD.fullmatch(folder) is None or not _may_have_orphans(found):
                 continue
             try:
-                orphans = list(_orphans(connection, destination.landing, folder, found, before))
+                orphans = list(orphans_of(connection, destination.landing, folder, found, before))
             except LandingCorruptError as error:
                 doubts.append(f"{error} Nothing of this load was deleted.")
                 continue
@@ -143,7 +146,7 @@ def _sweep_stream(source: Source, stream: Stream, destination: Destination, befo
     return SweepReport(source.name, stream.name, objects, size, tuple(doubts))
 
 
-def _windows_being_read(connection: psycopg.Connection, source: str, stream: str) -> list[str]:
+def windows_being_read(connection: psycopg.Connection, source: str, stream: str) -> list[str]:
     rows = connection.execute(
         "select s.scope from ops.streams s"
         " join pg_stat_activity a on a.pid = s.holder_pid and a.backend_start = s.holder_session_start"
@@ -166,7 +169,7 @@ def _may_have_orphans(found: list[Stored]) -> bool:
     return MANIFEST not in names or len(attempts) > 1 or unfinished or any(map(_UNFINISHED_MANIFEST.fullmatch, names))
 
 
-def _orphans(
+def orphans_of(
     connection: psycopg.Connection, landing: Landing, folder: str, found: list[Stored], before: datetime
 ) -> Iterator[Stored]:
     """Those of a load's objects that are old enough and no data.

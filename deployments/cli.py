@@ -24,7 +24,7 @@ from connectors.destinations.warehouse.migrations import upgrade
 from connectors.errors import HeadwaterError
 from connectors.ingest import WAREHOUSE_OWNER
 from connectors.registry import SOURCES
-from deployments.commands import backfill, bi, loads, page, publishing, windows
+from deployments.commands import alerts, backfill, bi, forget, incidents, loads, page, publishing, watch, windows
 from deployments.commands.terminal import console, errors, step
 from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
@@ -36,9 +36,11 @@ from deployments.scaffold import Kind, NewSource, scaffold
 from tasks.status_page.site import INDEX, write_page
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-for commands in (windows.app, loads.app, publishing.app, page.app):
+for commands in (windows.app, loads.app, forget.app, publishing.app, watch.app, page.app):
     app.add_typer(commands)
 app.add_typer(backfill.app, name="backfill")
+app.add_typer(incidents.app, name="incidents")
+app.add_typer(alerts.app, name="alerts")
 app.add_typer(bi.app, name="bi")
 
 
@@ -108,6 +110,7 @@ def status() -> None:
         condition = f"[{colour}]{service.condition}[/]"
         table.add_row(service.name, condition, str(service.pid or ""), service.address or "", str(service.log))
     console.print(table)
+    console.print(f"\nAlerts: {alerts.destinations()}", markup=False)
     if not all(service.is_healthy for service in services):
         raise typer.Exit(1)
 
@@ -192,7 +195,7 @@ def register_command() -> None:
 
 @app.command()
 def deploy() -> None:
-    """Make the work pool and apply every deployment of prefect.yaml."""
+    """Make the work pool, apply every deployment of prefect.yaml, and the automations."""
     from deployments.deploy import deploy_all, ensure_work_pool
 
     ensure_work_pool()
@@ -247,3 +250,7 @@ def _print_addresses(environment: Mapping[str, str]) -> None:
         ("A shell with all of it", f". {home / 'env'}"),
     ):
         console.print(f"{name:<24}{address}", markup=False)
+
+
+if __name__ == "__main__":
+    main()

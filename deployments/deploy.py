@@ -11,9 +11,12 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.workers.process import ProcessWorker
 
+from connectors.alerts.routing import read_routing
 from connectors.connections import EnvironmentConnections
 from connectors.errors import ConfigurationError
+from deployments import automations
 from deployments.local.layout import PROJECT_ROOT
+from tasks.alerts import register_channels
 from tasks.credentials import OPTIONAL, register, requirements
 
 WORK_POOL = "headwater"
@@ -28,8 +31,9 @@ def register_blocks() -> list[str]:
     Raises:
         ConfigurationError: a value is missing or malformed.
     """
-    told = [each for each in OPTIONAL if os.environ.get(each.environment_variable)]
-    return register(EnvironmentConnections(), [*requirements(), *told])
+    given = [each for each in OPTIONAL if os.environ.get(each.environment_variable)]
+    environment = EnvironmentConnections()
+    return register(environment, [*requirements(), *given]) + register_channels(environment, read_routing())
 
 
 def ensure_work_pool() -> None:
@@ -43,11 +47,13 @@ def ensure_work_pool() -> None:
 
 
 def deploy_all() -> None:
-    """Apply every deployment of prefect.yaml.
+    """Apply every deployment of prefect.yaml, and the automations.
 
     Raises:
-        ConfigurationError: Prefect refused one, in its own words.
+        ConfigurationError: Prefect refused one, in its own words; or nobody could tell from deployments/alerts.yaml
+            where alerts go.
     """
+    routing = read_routing()
     outcome = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
         cwd=PROJECT_ROOT,
@@ -61,3 +67,4 @@ def deploy_all() -> None:
             "Prefect refused prefect.yaml: " + " ".join(lines[-5:]),
             remedy="Correct it; `prefect --no-prompt deploy --all` says it at more length.",
         )
+    automations.apply(routing)

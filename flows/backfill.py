@@ -21,7 +21,9 @@ from connectors.registry import SOURCES, source_named
 from flows.transform import transform
 from tasks.backfill import call_for_help, send_home, show_plan, work_on
 from tasks.credentials import PrefectConnections
+from tasks.incidents import LOADED, noticed
 from tasks.ingest import run_name
+from tasks.names import flow_named
 from tasks.page import rebuild_page
 from tasks.schedules import do_missed_runs_at_once
 
@@ -34,7 +36,7 @@ _WORTH_A_WORKER = 15.0
 
 @flow(
     name="backfill",
-    flow_run_name="backfill {source}",
+    flow_run_name=flow_named("backfill"),
     on_completion=[rebuild_page],
     on_failure=[rebuild_page],
     persist_result=False,
@@ -70,25 +72,27 @@ def backfill(
         helper: the deployment of those who help.
     """
     system = source_named(source)
-    done = [
-        found
-        for stream in streams_with_windows(system, streams)
-        if (
-            found := _fill(
-                system,
-                stream,
-                mode=mode,
-                replay=replay,
-                start=start,
-                end=end,
-                backward=backward,
-                at_once=at_once,
-                rows_at_once=rows_at_once,
-                most_windows=most_windows,
-                helper=helper,
+    chosen = streams_with_windows(system, streams)
+    with noticed(*LOADED):
+        done = [
+            found
+            for stream in chosen
+            if (
+                found := _fill(
+                    system,
+                    stream,
+                    mode=mode,
+                    replay=replay,
+                    start=start,
+                    end=end,
+                    backward=backward,
+                    at_once=at_once,
+                    rows_at_once=rows_at_once,
+                    most_windows=most_windows,
+                    helper=helper,
+                )
             )
-        )
-    ]
+        ]
     if build and done and unbuilt_windows(PrefectConnections().database(WAREHOUSE_LOADER)):
         transform()
     return done
@@ -96,6 +100,7 @@ def backfill(
 
 @flow(
     name="catch-up",
+    flow_run_name=flow_named("catch-up"),
     on_running=[do_missed_runs_at_once],
     on_completion=[rebuild_page],
     on_failure=[rebuild_page],
@@ -111,14 +116,15 @@ def catch_up(sources: list[str] | None = None, most_windows: int = 31) -> list[P
     chosen = [source_named(name) for name in sources] if sources else list(SOURCES.values())
     streams = [(source, stream) for source in chosen for stream in source.streams if stream.event_time is not None]
     done, failed = [], []
-    for source, stream in streams:
-        try:
-            found = _fill(source, stream, mode=Mode.MISSING, most_windows=most_windows)
-        except HeadwaterError as error:
-            get_run_logger().error("%s.%s could not be filled: %s", source.name, stream.name, error)
-            failed.append(error)
-        else:
-            done += [found] if found else []
+    with noticed(*LOADED):
+        for source, stream in streams:
+            try:
+                found = _fill(source, stream, mode=Mode.MISSING, most_windows=most_windows)
+            except HeadwaterError as error:
+                get_run_logger().error("%s.%s could not be filled: %s", source.name, stream.name, error)
+                failed.append(error)
+            else:
+                done += [found] if found else []
     if failed:
         raise failed[0]
     if done and unbuilt_windows(PrefectConnections().database(WAREHOUSE_LOADER)):
@@ -185,7 +191,7 @@ def _fill(
     return found
 
 
-@flow(name="backfill-helper", flow_run_name="help {source}.{stream}", persist_result=False)
+@flow(name="backfill-helper", flow_run_name=flow_named("help"), persist_result=False)
 def backfill_helper(source: str, stream: str, backfill_id: str) -> None:
     """Work on a backfill that another run has begun, beside it.
 

@@ -15,13 +15,15 @@ from connectors.model import Source, Stream, stream_of
 from connectors.registry import source_named
 from flows.ingest import STREAM_RUNNER, reports_of
 from tasks.deletions import find_deleted_rows
+from tasks.incidents import LOADED, noticed
+from tasks.names import flow_named
 from tasks.page import rebuild_page
 from tasks.schedules import do_missed_runs_at_once
 
 
 @flow(
     name="deletions",
-    flow_run_name="deletions {source}",
+    flow_run_name=flow_named("deletions"),
     task_runner=STREAM_RUNNER,
     on_running=[do_missed_runs_at_once],
     on_completion=[rebuild_page],
@@ -39,9 +41,10 @@ def find_deletions(source: str, streams: list[str] | None = None, limit: float |
     system = source_named(source)
     check_limit(limit)
     chosen = streams_with_deletes(system, streams)
-    return reports_of(
-        {f"{source}.{stream.name}": find_deleted_rows.submit(source, stream.name, limit) for stream in chosen}
-    )
+    with noticed(*LOADED):
+        return reports_of(
+            {f"{source}.{stream.name}": find_deleted_rows.submit(source, stream.name, limit) for stream in chosen}
+        )
 
 
 def streams_with_deletes(source: Source, names: list[str] | None) -> list[Stream]:

@@ -20,7 +20,9 @@ from connectors.destinations.warehouse.ledger import LoadReport
 from connectors.errors import ConfigurationError, HeadwaterError, WindowError
 from connectors.model import Source, Stream, Window, check_full_refresh, stream_of
 from connectors.registry import source_named
+from tasks.incidents import LOADED, noticed
 from tasks.ingest import ingest_stream, one_instant
+from tasks.names import flow_named
 from tasks.page import rebuild_page
 from tasks.schedules import do_missed_runs_at_once
 
@@ -30,7 +32,7 @@ STREAM_RUNNER = cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_
 
 @flow(
     name="ingest",
-    flow_run_name="ingest {source}",
+    flow_run_name=flow_named("ingest"),
     task_runner=STREAM_RUNNER,
     on_running=[do_missed_runs_at_once],
     on_completion=[rebuild_page],
@@ -59,7 +61,8 @@ def ingest(
     chosen = [stream_of(system, name) for name in streams] if streams else list(system.streams)
     window = check_window(system, chosen, start, end)
     check_full_refresh(window, full_refresh)
-    return ingest_all([(system.name, stream.name) for stream in chosen], start, end, full_refresh)
+    with noticed(*LOADED):
+        return ingest_all([(system.name, stream.name) for stream in chosen], start, end, full_refresh)
 
 
 def check_window(source: Source, streams: Iterable[Stream], start: str | None, end: str | None) -> Window | None:
@@ -148,6 +151,7 @@ def _artifact_row(report: LoadReport) -> dict[str, object]:
         "updated": report.updated,
         "unchanged": report.unchanged,
         "quarantined": report.quarantined,
+        "forgotten": report.forgotten,
         "deleted": report.deleted,
         "watermark": report.watermark or "",
         "load_id": str(report.load_id),

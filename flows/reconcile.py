@@ -14,6 +14,8 @@ from connectors.model import Source, Stream, stream_of
 from connectors.reconcile import MOST_WINDOWS, Reconciliation, can_be_reconciled
 from connectors.registry import source_named
 from flows.ingest import STREAM_RUNNER
+from tasks.incidents import RECONCILED, noticed
+from tasks.names import flow_named
 from tasks.page import rebuild_page
 from tasks.reconcile import reconcile_stream, show_differences
 from tasks.schedules import do_missed_runs_at_once
@@ -23,7 +25,7 @@ _MOST_NAMED = 5
 
 @flow(
     name="reconcile",
-    flow_run_name="reconcile {source}",
+    flow_run_name=flow_named("reconcile"),
     task_runner=STREAM_RUNNER,
     on_running=[do_missed_runs_at_once],
     on_completion=[rebuild_page],
@@ -49,24 +51,25 @@ def reconcile(
         heal: whether the windows that differ are read again, and rows that are gone at the source marked.
     """
     chosen = reconcilable_streams(source_named(source), streams, by_window=bool(start or end))
-    submitted = {
-        f"{source}.{stream.name}": reconcile_stream.submit(source, stream.name, start, end, most_windows, heal)
-        for stream in chosen
-    }
-    wait(list(submitted.values()))
-    states = {name: future.state for name, future in submitted.items()}
-    results = [state.result() for state in states.values() if state.is_completed()]
-    found = [each for each in results if each is not None]
-    show_differences(source, found)
-    for name, state in states.items():
-        if not state.is_completed():
-            error = state.result(raise_on_failure=False)
-            if isinstance(error, HeadwaterError):
-                raise error
-            raise ConfigurationError(f"{name} did not end well: {state.message}", remedy="See the task run's log.")
-    if alarming := [each for each in found if each.findings.is_alarming]:
-        raise not_equal(alarming)
-    return found
+    with noticed(*RECONCILED):
+        submitted = {
+            f"{source}.{stream.name}": reconcile_stream.submit(source, stream.name, start, end, most_windows, heal)
+            for stream in chosen
+        }
+        wait(list(submitted.values()))
+        states = {name: future.state for name, future in submitted.items()}
+        results = [state.result() for state in states.values() if state.is_completed()]
+        found = [each for each in results if each is not None]
+        show_differences(source, found)
+        for name, state in states.items():
+            if not state.is_completed():
+                error = state.result(raise_on_failure=False)
+                if isinstance(error, HeadwaterError):
+                    raise error
+                raise ConfigurationError(f"{name} did not end well: {state.message}", remedy="See the task run's log.")
+        if alarming := [each for each in found if each.findings.is_alarming]:
+            raise not_equal(alarming)
+        return found
 
 
 def not_equal(found: list[Reconciliation]) -> DataError:

@@ -8,8 +8,11 @@ Rerun safety: any time; a group that is held back leaves its readers with the la
 
 from __future__ import annotations
 
+from typing import cast
+
 from prefect import flow, get_run_logger
 from prefect.runtime import flow_run
+from prefect.utilities.annotations import opaque
 
 from connectors.destinations.warehouse.ledger import Lease
 from connectors.destinations.warehouse.marts import PublishReport
@@ -18,10 +21,15 @@ from connectors.destinations.warehouse.windows import unbuilt_windows
 from connectors.failpoints import reach
 from connectors.registry import SOURCES
 from tasks.credentials import WAREHOUSE_TRANSFORMER, PrefectConnections
+from tasks.history import show_results, written_down
+from tasks.incidents import BUILT, noticed
+from tasks.links import show_links
+from tasks.names import transform_name
+from tasks.openlineage import build_events
 from tasks.page import rebuild_page
 from tasks.publish import check, publish_marts
 from tasks.schedules import do_missed_runs_at_once
-from tasks.transform import build, write_docs
+from tasks.transform import BuildReport, build, write_docs
 
 WAIT_SECONDS = 3600.0
 """How long a transform waits for the one before it."""
@@ -29,6 +37,7 @@ WAIT_SECONDS = 3600.0
 
 @flow(
     name="transform",
+    flow_run_name=transform_name,
     on_running=[do_missed_runs_at_once],
     on_completion=[rebuild_page],
     on_failure=[rebuild_page],
@@ -44,21 +53,33 @@ def transform(select: str | None = None, full_refresh: bool = False) -> PublishR
     """
     transformer = PrefectConnections().database(WAREHOUSE_TRANSFORMER)
     run = f"flow run {flow_run.name} ({flow_run.id})"
-    with Lease(transformer, "dbt", "transform", run, wait_seconds=WAIT_SECONDS) as lease:
+    # Looked at when the lease is given free: a build that still has it is not over.
+    with noticed(*BUILT), Lease(transformer, "dbt", "transform", run, wait_seconds=WAIT_SECONDS) as lease:
         # What changes from here on may be half in this build: the next one has it.
         windows = unbuilt_windows(transformer)
         reached = positions(transformer, SOURCES.values())
-        reach("build-begun")
-        report = build(select=select, full_refresh=full_refresh)
-        reach("build-ended")
-        log = get_run_logger()
-        log.info("dbt built %s models; %s tests passed, %s warned.", report.built, report.tested, report.warned)
-        if select:
+        published = None
+        with (
+            written_down(run, select, reached, is_full_refresh=full_refresh) as history,
+            build_events(history, PrefectConnections()),
+        ):
+            reach("build-begun")
+            report = history.build = build(select=select, full_refresh=full_refresh)
+            reach("build-ended")
+            log = get_run_logger()
+            log.info("dbt built %s models; %s tests passed, %s warned.", report.built, report.tested, report.warned)
+            show_results(report)
+            if not select:
+                # Opaque: looking for tasks to wait for in thousands of results takes Prefect more than a second.
+                whole = cast("BuildReport", opaque(report))
+                published = publish_marts(whole, run, windows, reached, lease.fence)
+                history.generation = published.generation
+        if published is None:
             report.check("A selection is not published.")
             log.info("A selection is not published.")
             return None
-        published = publish_marts(report, run, windows, reached, lease.fence)
         # Readers have their data: the run is not worse for want of a page.
         write_docs(return_state=True)
+        show_links()
         check(report, published)
         return published

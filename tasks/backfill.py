@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -21,13 +22,16 @@ from connectors.model import stream_of
 from connectors.registry import source_named
 from tasks.credentials import PrefectConnections
 from tasks.ingest import run_name, worth_another_try
+from tasks.names import task_named
+from tasks.openlineage import load_events
+from tasks.progress import UPDATE_SECONDS, LoadProgress
 from tasks.transform import Downstream, downstream
 
 _MOST_SPANS = 50
 
 
 @task(
-    task_run_name="load {batch.window}",
+    task_run_name=task_named("load"),
     name="load windows",
     retries=2,
     retry_delay_seconds=[5, 30],
@@ -42,16 +46,22 @@ def load_batch(source: str, stream: str, batch: Batch) -> int:
         HeadwaterError: see `connectors.backfill.load`.
     """
     system = source_named(source)
+    definition = stream_of(system, stream)
     connections = PrefectConnections()
-    return load(
-        batch,
-        system,
-        stream_of(system, stream),
-        connections,
-        Destination.of(connections),
-        run=run_name(),
-        log=get_run_logger(),
-    )
+    with (
+        LoadProgress(system, definition, connections, batch.window) as watch,
+        load_events(system, definition, connections, batch.window),
+    ):
+        return load(
+            batch,
+            system,
+            definition,
+            connections,
+            Destination.of(connections),
+            run=run_name(),
+            log=get_run_logger(),
+            watch=watch,
+        )
 
 
 def work_on(source: str, stream: str, backfill_id: UUID) -> Progress:
@@ -63,6 +73,7 @@ def work_on(source: str, stream: str, backfill_id: UUID) -> Progress:
     warehouse = PrefectConnections().database(WAREHOUSE_LOADER)
     log = get_run_logger()
     shown = create_progress_artifact(0.0, key=f"backfill-{backfill_id}", description=f"{source}.{stream}")
+    last_shown = time.monotonic()
     with Worker(warehouse, backfill_id, run_name()) as worker:
         for batch in worker.batches():
             state = load_batch(source, stream, batch, return_state=True)
@@ -74,7 +85,9 @@ def work_on(source: str, stream: str, backfill_id: UUID) -> Progress:
             found = progress(warehouse, backfill_id)
             left = f", about {estimated(found.seconds_left)} left" if found.seconds_left else ""
             log.info("%s%s.", found, left)
-            update_progress_artifact(shown, found.percent, description=f"{source}.{stream}: {found}{left}")  # type: ignore[arg-type]
+            if time.monotonic() - last_shown >= UPDATE_SECONDS or not (found.waiting or found.running):
+                update_progress_artifact(shown, found.percent, description=f"{source}.{stream}: {found}{left}")  # type: ignore[arg-type]
+                last_shown = time.monotonic()
     return progress(warehouse, backfill_id)
 
 

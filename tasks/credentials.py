@@ -26,6 +26,7 @@ from connectors.connections import (
     Setting,
     StoreLocation,
 )
+from connectors.destinations.warehouse.forgotten import FORGET_KEY
 from connectors.errors import ConfigurationError
 from connectors.ingest import LANDING, WAREHOUSE_LOADER
 from connectors.published_files import STATUS_PAGE
@@ -42,10 +43,6 @@ WAREHOUSE_PUBLISHER = Database("warehouse_publisher")
 WAREHOUSE_WATCHER = Database("warehouse_watcher")
 
 
-OPTIONAL = (STATUS_PAGE,)
-"""What has a place of its own unless it is told another."""
-
-
 def requirements() -> list[Requirement]:
     """Everything that the flows connect to: the destinations and what each registered source needs."""
     needed: list[Requirement] = [
@@ -60,11 +57,23 @@ def requirements() -> list[Requirement]:
     return needed
 
 
+DOCS_URL = Setting("docs_url")
+STATUS_PAGE_URL = Setting("status_page_url")
+OPTIONAL: tuple[Requirement, ...] = (STATUS_PAGE, DOCS_URL, STATUS_PAGE_URL, FORGET_KEY)
+"""What has a place of its own unless it is told another, makes runs tell more, or is for who forgets: nothing fails
+without."""
+
+
 class PrefectConnections:
     """`Connections` kept by the Prefect server."""
 
     def setting(self, requirement: Setting) -> str:
         return self._variable(requirement)
+
+    def optional_setting(self, requirement: Setting) -> str | None:
+        """The value, or None if nobody has given it."""
+        value = Variable.get(requirement.name)
+        return str(value) if value else None
 
     def secret(self, requirement: Secret) -> str:
         return str(self._block(SecretBlock, requirement).get())
@@ -108,10 +117,19 @@ class PrefectConnections:
         return str(value)
 
     def _block(self, kind: type[Kind], requirement: Requirement) -> Kind:
-        try:
-            return cast(Kind, kind.load(requirement.block_name))
-        except ValueError as error:
-            raise _missing(requirement, f"block {kind.get_block_type_slug()}/{requirement.block_name}") from error
+        return load_block(kind, requirement.block_name, requirement)
+
+
+def load_block(kind: type[Kind], name: str, requirement: Requirement) -> Kind:
+    """A block that `register` has written for a requirement.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    try:
+        return cast(Kind, kind.load(name))
+    except ValueError as error:
+        raise _missing(requirement, f"block {kind.get_block_type_slug()}/{name}") from error
 
 
 def _missing(requirement: Requirement, where: str) -> ConfigurationError:

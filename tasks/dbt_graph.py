@@ -53,6 +53,10 @@ class Graph:
         """The models of the marts layer."""
         return [self._mart(name, node) for name, node in self._marts.items()]
 
+    def feeds(self) -> list[Feed]:
+        """The raw tables that the project reads, whether marts are built from them or not."""
+        return [self._feed(source) for source in self._sources.values()]
+
     def judge(self, outcomes: Iterable[Outcome]) -> dict[str, Verdict]:
         """What an invocation says of each mart, by its name.
 

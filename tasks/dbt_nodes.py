@@ -23,6 +23,7 @@ from prefect.futures import PrefectFuture
 from prefect_dbt import PrefectDbtRunner, PrefectDbtSettings
 
 from connectors.errors import DataError
+from tasks.dbt_results import message_of
 
 _BUILT = {"model", "seed", "snapshot"}
 _FAILED = {NodeStatus.Error, NodeStatus.Fail, NodeStatus.RuntimeErr, NodeStatus.PartialSuccess}
@@ -47,8 +48,8 @@ def run_node(events: SimpleQueue[Any]) -> None:
         elif event.data.node_info.node_status not in _FAILED:
             return
         else:
-            message = " ".join(event.data.run_result.message.split())
-            raise DataError(f"{event.data.node_info.unique_id}: {message}", remedy="This task run's log says more.")
+            said = message_of(event.data.run_result.message)
+            raise DataError(f"{event.data.node_info.unique_id}: {said}", remedy="This task run's log says more.")
     raise DataError("dbt was stopped before this node had finished.", remedy="See the flow run's log.")
 
 

@@ -12,11 +12,12 @@ from connectors.model import stream_of
 from connectors.registry import source_named
 from tasks.credentials import PrefectConnections
 from tasks.ingest import run_name, worth_another_try
+from tasks.names import task_named
 
 
 @task(
     name="find deleted",
-    task_run_name="find deleted {source}.{stream}",
+    task_run_name=task_named("find deleted"),
     retries=2,
     retry_delay_seconds=[5, 30],
     retry_condition_fn=worth_another_try,

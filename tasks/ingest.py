@@ -18,6 +18,9 @@ from connectors.model import Window, stream_of
 from connectors.registry import source_named
 from connectors.shared_read import SharedRead, shared_read
 from tasks.credentials import PrefectConnections
+from tasks.names import task_named
+from tasks.openlineage import load_events
+from tasks.progress import LoadProgress
 
 
 def worth_another_try(task: Task, run: TaskRun, state: State) -> bool:  # type: ignore[type-arg]  # noqa: ARG001 - Prefect's signature
@@ -28,7 +31,7 @@ def worth_another_try(task: Task, run: TaskRun, state: State) -> bool:  # type: 
 
 @task(
     name="ingest",
-    task_run_name="ingest {source}.{stream}",
+    task_run_name=task_named("ingest"),
     retries=2,
     retry_delay_seconds=[5, 30],
     retry_condition_fn=worth_another_try,
@@ -52,18 +55,26 @@ def ingest_stream(
         HeadwaterError: see `connectors.ingest.ingest`.
     """
     system = source_named(source)
+    definition = stream_of(system, stream)
     connections = PrefectConnections()
-    return ingest(
-        system,
-        stream_of(system, stream),
-        connections,
-        Destination.of(connections),
-        window=Window.parse(start, end) if start and end else None,
-        full_refresh=full_refresh,
-        shared=shared,
-        run=run_name(),
-        log=get_run_logger(),
-    )
+    window = Window.parse(start, end) if start and end else None
+    with (
+        LoadProgress(system, definition, connections, window, is_full=full_refresh) as watch,
+        load_events(system, definition, connections, window) as told,
+    ):
+        told.reports = ingest(
+            system,
+            definition,
+            connections,
+            Destination.of(connections),
+            window=window,
+            full_refresh=full_refresh,
+            shared=shared,
+            run=run_name(),
+            log=get_run_logger(),
+            watch=watch,
+        )
+    return told.reports
 
 
 @contextmanager

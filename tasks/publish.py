@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -17,6 +18,9 @@ from connectors.errors import DataError
 from connectors.failpoints import reach
 from tasks.credentials import WAREHOUSE_PUBLISHER, WAREHOUSE_TRANSFORMER, PrefectConnections
 from tasks.transform import BuildReport, graph
+
+LEDGER = "ops"
+"""The dbt source of the ledger's own tables."""
 
 
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False)
@@ -48,7 +52,7 @@ def publish_marts(
         invocation_id=build.invocation_id,
         run=run,
         verdicts=built.judge(build.outcomes),
-        positions=positions,
+        positions=[*positions, *ledger_positions(marts, build.started_at)],
         fence=fence,
     )
     if report.generation is not None:
@@ -56,6 +60,12 @@ def publish_marts(
     reach("windows-noted")
     _log(report, {mart.name: mart.group for mart in marts})
     return report
+
+
+def ledger_positions(marts: Iterable[Mart], at: datetime) -> list[Position]:
+    """How far the tables of `ops` are that marts are built from: no stream loads them."""
+    tables = {feed.stream for mart in marts for feed in mart.feeds if feed.source == LEDGER}
+    return [Position(LEDGER, table, at, at) for table in sorted(tables)]
 
 
 def shown(windows: Sequence[UnbuiltWindow], marts: Sequence[Mart], groups: Sequence[str]) -> list[UnbuiltWindow]:

@@ -14,13 +14,14 @@ from connectors.reconcile import MOST_WINDOWS, Reconciliation, reconcile
 from connectors.registry import source_named
 from tasks.credentials import PrefectConnections
 from tasks.ingest import run_name, worth_another_try
+from tasks.names import task_named
 
 _MOST_SHOWN = 200
 
 
 @task(
     name="reconcile",
-    task_run_name="reconcile {source}.{stream}",
+    task_run_name=task_named("reconcile"),
     retries=2,
     retry_delay_seconds=[5, 30],
     retry_condition_fn=worth_another_try,

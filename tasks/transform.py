@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from dbt.artifacts.schemas.results import NodeStatus
@@ -17,11 +21,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect_dbt import PrefectDbtSettings
 from sqlalchemy.engine import URL
 
+from connectors.destinations.warehouse.history import NodeResult
 from connectors.errors import ConfigurationError, DataError
 from tasks.credentials import WAREHOUSE_TRANSFORMER, PrefectConnections
 from tasks.dbt_folders import DBT_PROJECT, DBT_TARGET
 from tasks.dbt_graph import Graph, Outcome, named
 from tasks.dbt_nodes import NodeRunner
+from tasks.dbt_results import message_of, node_results, outcomes_of
 
 _GOOD = {NodeStatus.Success, NodeStatus.Pass, NodeStatus.Warn, NodeStatus.NoOp, NodeStatus.Skipped}
 
@@ -39,6 +45,10 @@ class BuildReport:
     outcomes: tuple[Outcome, ...] = ()
     """Of all nodes, by the invocation itself."""
     failed: tuple[Outcome, ...] = ()
+    results: tuple[NodeResult, ...] = ()
+    """The same outcomes, with all that is kept of them."""
+    started_at: datetime = field(default_factory=partial(datetime.now, UTC))
+    ended_at: datetime = field(default_factory=partial(datetime.now, UTC))
 
     def check(self, consequence: str) -> None:
         """Fail if a node has failed.
@@ -76,6 +86,7 @@ def build(*, select: str | None = None, full_refresh: bool = False) -> BuildRepo
         arguments += ["--full-refresh", "--vars", "allow_full_refresh: true"]
     settings = PrefectDbtSettings(project_dir=DBT_PROJECT, profiles_dir=DBT_PROJECT, target_path=DBT_TARGET)
     runner = NodeRunner(settings, lambda: _artifact("manifest.json")["parent_map"])
+    started_at = datetime.now(UTC)
     with _environment(PrefectConnections().database(WAREHOUSE_TRANSFORMER)):
         try:
             outcome = runner.invoke(arguments)
@@ -84,7 +95,6 @@ def build(*, select: str | None = None, full_refresh: bool = False) -> BuildRepo
                 f"dbt could not build: {error}",
                 remedy="See the run's log; `dbt build` in the folder dbt says it at more length.",
             ) from error
-    # Of the invocation itself: the file run_results.json may be that of another, if this one was cut short.
     results = outcome.result.results if outcome.result is not None else []
     outcomes = outcomes_of(results)
     failed = tuple(each for each in outcomes if each.status not in _GOOD)
@@ -102,7 +112,7 @@ def build(*, select: str | None = None, full_refresh: bool = False) -> BuildRepo
     is_built = [result.node.resource_type in ("model", "seed", "snapshot") for result in results]
     warned = [result for result in results if result.status == NodeStatus.Warn]
     for result in warned:
-        get_run_logger().warning("%s warns: %s", result.node.name, result.message)
+        get_run_logger().warning("%s warns: %s", result.node.name, message_of(result.message))
     return BuildReport(
         get_invocation_id(),
         sum(built and each.status == NodeStatus.Success for each, built in zip(outcomes, is_built, strict=True)),
@@ -110,16 +120,9 @@ def build(*, select: str | None = None, full_refresh: bool = False) -> BuildRepo
         len(warned),
         outcomes,
         failed,
-    )
-
-
-def outcomes_of(results: Iterable[Any]) -> tuple[Outcome, ...]:
-    """What became of each node, of the results that an invocation has returned."""
-    return tuple(
-        Outcome(
-            result.node.unique_id, result.node.name, str(result.status), " ".join((result.message or "").split())[:300]
-        )
-        for result in results
+        node_results(results),
+        started_at,
+        datetime.now(UTC),
     )
 
 
@@ -139,11 +142,25 @@ def write_docs() -> None:
         )
 
 
+def docs_page() -> Path:
+    """Where `write_docs` leaves the documentation."""
+    return DBT_TARGET / "static_index.html"
+
+
 def graph(build: BuildReport) -> Graph:
     """The graph that a build has built.
 
     Raises:
-        ConfigurationError: its manifest is not here, or another invocation has written over it.
+        ConfigurationError: see `manifest_of`.
+    """
+    return Graph(manifest_of(build))
+
+
+def manifest_of(build: BuildReport) -> dict[str, Any]:
+    """dbt's manifest of a build.
+
+    Raises:
+        ConfigurationError: it is not here, or another invocation has written over it.
     """
     manifest = _artifact("manifest.json")
     if manifest["metadata"]["invocation_id"] != build.invocation_id:
@@ -151,7 +168,24 @@ def graph(build: BuildReport) -> Graph:
             "The manifest here is not that of this build: another dbt has run in the same folder meanwhile.",
             remedy=f"Give each its own HEADWATER_DBT_TARGET; it is {DBT_TARGET} here. Then run the transform again.",
         )
-    return Graph(manifest)
+    return manifest
+
+
+def parsed(transformer: URL) -> dict[str, Any]:
+    """The manifest of the project as it is now, whatever a build has left.
+
+    Raises:
+        ConfigurationError: the project does not parse.
+    """
+    with TemporaryDirectory() as target, _environment(transformer):
+        folders = ["--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)]
+        outcome = dbtRunner().invoke(["parse", "--quiet", *folders, "--target-path", target, "--log-path", target])
+        if not outcome.success:
+            raise ConfigurationError(
+                f"dbt could not read its project: {outcome.exception}", remedy="Run `dbt parse` in the folder dbt."
+            )
+        manifest: dict[str, Any] = json.loads(Path(target, "manifest.json").read_bytes())
+    return manifest
 
 
 @dataclass(frozen=True, slots=True)

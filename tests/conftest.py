@@ -215,6 +215,16 @@ def landing_folder(tmp_path: Path) -> Path:
     return tmp_path / "landing"
 
 
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[str]:
+    """A Prefect server for the whole run, which this process's Prefect uses; its address."""
+    from prefect.settings import PREFECT_API_URL
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield str(PREFECT_API_URL.value())
+
+
 @pytest.fixture(scope="module")
 def s3() -> Iterator[StoreLocation]:
     """A bucket of an S3 server on loopback."""

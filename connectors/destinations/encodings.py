@@ -64,10 +64,10 @@ class Encoding:
     def begin(self, content: Any) -> Encoder:
         """An encoder for an object that begins with this."""
         if self.is_translated:
-            return _ParquetEncoder(content.schema)
+            return ParquetEncoder(content.schema)
         if self.landing_format is LandingFormat.PARQUET:
-            return _Untouched()
-        return _ZstdEncoder(is_copy=self.landing_format is LandingFormat.PGCOPY)
+            return Untouched()
+        return ZstdEncoder(is_copy=self.landing_format is LandingFormat.PGCOPY)
 
 
 def _tables(records: LandingFormat, columns: Sequence[Column]) -> Callable[[Chunk], pa.Table]:
@@ -82,7 +82,7 @@ def _tables(records: LandingFormat, columns: Sequence[Column]) -> Callable[[Chun
     return lambda chunk: tables.table(csv_table(chunk, columns))
 
 
-class _ZstdEncoder:
+class ZstdEncoder:
     def __init__(self, *, is_copy: bool) -> None:
         self._compressor = zstandard.ZstdCompressor(_COMPRESSION_LEVEL).compressobj()
         self._header, self._trailer = (PGCOPY_HEADER, PGCOPY_TRAILER) if is_copy else (b"", b"")
@@ -98,8 +98,8 @@ class _ZstdEncoder:
         return self._compressor.compress(self._trailer) + self._compressor.flush()
 
 
-class _Untouched:
-    """For Parquet files, which are compressed in themselves."""
+class Untouched:
+    """For what is encoded already: Parquet files, which are compressed in themselves."""
 
     def takes(self, _content: bytes, /) -> bool:
         return True
@@ -111,7 +111,7 @@ class _Untouched:
         return b""
 
 
-class _ParquetEncoder:
+class ParquetEncoder:
     def __init__(self, schema: pa.Schema) -> None:
         from connectors.parquet_rows import ParquetFile
 

@@ -7,7 +7,8 @@ Layout::
                                                   /manifest.json
 
 Objects are zstd frames, or Parquet as it is. Their names carry the attempt, so that two attempts never write the same
-key. The manifest is written last, and only if there is none: an object that no manifest lists is no data.
+key. The manifest is written last, and only if there is none: an object that no manifest lists is no data. One thing
+alone ever changes a load that has landed: rows that are to be forgotten (`connectors.erasure`).
 
 In a local folder every object is flushed to disk before the manifest is, and the manifest appears whole or not at all.
 """
@@ -18,7 +19,7 @@ import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,7 +35,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from connectors.aside import new_aside, put_aside
 from connectors.compression import BadCompressionError
 from connectors.connections import StoreLocation
-from connectors.destinations.encodings import Encoder, Encoding, file_chunks, records, rows_of_parquet
+from connectors.destinations.encodings import Encoder, Encoding, Untouched, file_chunks, records, rows_of_parquet
 from connectors.errors import DestinationUnavailableError, LandingCorruptError
 from connectors.model import Chunk, Column, FileVersion, LandingFormat, SourcePosition
 from connectors.object_store import local_folder, open_store
@@ -103,6 +104,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     privacy: dict[str, str] = {}
     """What became of private fields before they landed, as the stream's definition then had it: `hashed`, `dropped` or
     `masked`. Where any is hashed or dropped, files are not as their source wrote them."""
+    forgotten: list[int] = []
+    """Places in the load, from 1, of rows that were erased by their keys; the others keep the places that they had."""
+    erased_at: datetime | None = None
+    """When rows were last erased."""
 
     @property
     def source_columns(self) -> tuple[Column, ...]:
@@ -222,7 +227,7 @@ class Landing:
         Raises:
             DestinationUnavailableError: the store does not answer or is full.
         """
-        body = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+        body = _encoded(manifest)
         try:
             if self._folder is not None:
                 _create_durably(self._folder / place.manifest_key, body, self._folder)
@@ -235,6 +240,44 @@ class Landing:
         except (BaseError, OSError) as error:
             raise _unavailable(error) from error
         return manifest
+
+    def put_object(self, key: str, pieces: Iterable[bytes]) -> tuple[str, int]:
+        """Write an object under a key that nothing has; its SHA-256, and its size in bytes.
+
+        Raises:
+            DestinationUnavailableError: the store does not answer or is full.
+        """
+        opened = _OpenObject(key, obstore.open_writer(self._store, key, buffer_size=_UPLOAD_BYTES), None, Untouched())
+        try:
+            for piece in pieces:
+                opened.store(piece)
+            landed = opened.close()
+        except (BaseError, OSError) as error:
+            raise _unavailable(error) from error
+        self._flush_object(key)
+        return landed.sha256, landed.bytes
+
+    def replace_manifest(self, key: str, manifest: Manifest) -> None:
+        """Put a manifest in the place of another, in one step. The caller sees to it that nobody else does.
+
+        Raises:
+            DestinationUnavailableError: the store does not answer or is full.
+        """
+        body = _encoded(manifest)
+        try:
+            if self._folder is not None:
+                _write_durably(self._folder / key, body, replaces=True)
+                _flush((self._folder / key).parent)
+            else:
+                obstore.put(self._store, key, body)
+        except (BaseError, OSError) as error:
+            raise _unavailable(error) from error
+
+    def _flush_object(self, key: str) -> None:
+        if self._folder is not None:
+            path = self._folder / key
+            _flush(path)
+            _flush(path.parent)
 
     def streams(self) -> Iterator[tuple[str, str]]:
         """Source and stream of every folder that loads may be in."""
@@ -304,6 +347,17 @@ class Landing:
             raise _corrupt(landed, "is missing") from None
         except BadCompressionError as error:
             raise _corrupt(landed, str(error)) from None
+        except BaseError as error:
+            raise _unavailable(error) from error
+        _check(landed, digest)
+
+    def blocks(self, landed: LandedObject) -> Iterator[bytes]:
+        """The bytes of an object as they are stored; errors as of `read`."""
+        digest = hashlib.sha256()
+        try:
+            yield from self._blocks(landed, digest)
+        except FileNotFoundError:
+            raise _corrupt(landed, "is missing") from None
         except BaseError as error:
             raise _unavailable(error) from error
         _check(landed, digest)
@@ -417,10 +471,7 @@ class LandingWriter:
         if opened is None:
             return
         self._objects.append(opened.close())
-        if self._landing._folder is not None:
-            path = self._landing._folder / opened.key
-            _flush(path)
-            _flush(path.parent)
+        self._landing._flush_object(opened.key)
 
 
 @dataclass(slots=True)
@@ -463,6 +514,15 @@ def _create_durably(path: Path, body: bytes, root: Path) -> None:
     From here on it is found after one, too: the folders down from the root may be new, and are flushed as well.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _write_durably(path, body, replaces=False)
+    for folder in path.parents:
+        _flush(folder)
+        if folder == root:
+            break
+
+
+def _write_durably(path: Path, body: bytes, *, replaces: bool) -> None:
+    """Write a file that appears whole; FileExistsError if there is one that it does not replace."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".manifest-")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -470,13 +530,16 @@ def _create_durably(path: Path, body: bytes, root: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
-        os.link(temporary, path)
+        if replaces:
+            os.replace(temporary, path)
+        else:
+            os.link(temporary, path)
     finally:
-        os.unlink(temporary)
-    for folder in path.parents:
-        _flush(folder)
-        if folder == root:
-            break
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _encoded(manifest: Manifest) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
 
 
 def _files_below(folder: Path, prefix: str) -> Iterator[Stored]:

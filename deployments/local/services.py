@@ -1,4 +1,4 @@
-"""The stack's own services: the Prefect server on PostgreSQL, and a process worker."""
+"""The stack's own services: the Prefect server on PostgreSQL, a process worker, and the watcher."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from deployments.local.server import database_url
 
 PREFECT_SERVER = "prefect-server"
 PREFECT_WORKER = "prefect-worker"
+WATCHER = "watcher"
 PREFECT_PORT = 4200
 WORK_POOL = "headwater"
 _WORKER_NAME = "local"
@@ -49,6 +50,17 @@ def prefect_worker(variables: Mapping[str, str], *, temporary: Path) -> Service:
         environment={**variables, "PREFECT_WORKER_QUERY_SECONDS": "1", "TMPDIR": str(temporary)},
         ready=lambda record: _has_reported(api_url, record),
         deadline_seconds=120.0,
+    )
+
+
+def watcher(variables: Mapping[str, str]) -> Service:
+    """What looks at all the others, and tells of trouble: see deployments/watcher."""
+    return Service(
+        name=WATCHER,
+        command=(sys.executable, "-m", "deployments.cli", "watch"),
+        environment=dict(variables),
+        # Nobody waits for it; `headwater status` shows whether it lives.
+        ready=lambda _: True,
     )
 
 

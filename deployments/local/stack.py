@@ -106,6 +106,7 @@ class LocalStack:
             if deploy is not None:
                 deploy(self)
             self.start_worker()
+            self.start_watcher()
             return environment_file
 
     def down(self) -> tuple[str, ...]:
@@ -179,6 +180,10 @@ class LocalStack:
     def start_worker(self) -> ProcessRecord:
         """Start the worker and wait until the server has heard from it. Needs the Prefect server."""
         return self.start_service(services.prefect_worker(self.environment(), temporary=self.home / "tmp"))
+
+    def start_watcher(self) -> ProcessRecord:
+        """Start the watcher. It needs nothing of the others: that they are there is what it looks at."""
+        return self.start_service(services.watcher(self.environment()))
 
     def start_service(self, service: Service) -> ProcessRecord:
         """Start a service and wait until it is ready.
@@ -281,8 +286,9 @@ class LocalStack:
 
 
 def _stopping_order(record: ProcessRecord) -> int:
-    """The worker first, while its runs can still report to the server; the server after all who may talk to it."""
-    return {services.PREFECT_WORKER: 0, services.PREFECT_SERVER: 2}.get(record.name, 1)
+    """The watcher first, whom all that follows would alarm; then the worker, while its runs can still report to the
+    server; the server after all who may talk to it."""
+    return {services.WATCHER: 0, services.PREFECT_WORKER: 1, services.PREFECT_SERVER: 3}.get(record.name, 2)
 
 
 def _status(record: ProcessRecord) -> ServiceStatus:

@@ -24,6 +24,7 @@ WAREHOUSE = "connectors/destinations/warehouse"
 TABLES = "tests/connectors/test_ingest_tables.py"
 OBJECTS = "tests/connectors/destinations/test_landing.py"
 API = "tests/connectors"
+ALERTS = "connectors/alerts"
 EXCHANGE = "connectors/http_exchange.py"
 SLEEPERS = "tests/connectors/test_races.py::test_a_run_that_wakes_up_after_its_successor_commits_nothing_and_says_why"
 
@@ -39,7 +40,51 @@ class Rule:
     tests: tuple[str, ...]
 
 
+FORGETTING = "tests/connectors/test_forget.py"
+FORGOTTEN = f"{FORGETTING}::test_a_forgotten_row_is_nowhere_and_does_not_come_back"
 RULES = (
+    Rule(
+        "a commit leaves out what was forgotten while the load was under way",
+        f"{WAREHOUSE}/commit.py",
+        "        leave_out_forgotten(self._connection, self._attempt, self._request)\n",
+        "",
+        (f"{FORGETTING}::test_a_window_that_was_being_read_brings_nothing_back",),
+    ),
+    Rule(
+        "what has a forgotten key is erased from the landing before the load is committed",
+        "connectors/erasure.py",
+        "    if found.rows:\n        load.erase(lease, manifest_key, found.rows)\n",
+        "",
+        (f"{FORGOTTEN}[documents]",),
+    ),
+    Rule(
+        "rows keep their places when others are erased from the landing",
+        f"{WAREHOUSE}/attempt.py",
+        "        self._holes = list(manifest.forgotten)\n",
+        "",
+        (f"{FORGETTING}::test_rows_in_quarantine_go_too_and_the_others_can_be_replayed",),
+    ),
+    Rule(
+        "a rebuild leaves out what was forgotten",
+        "connectors/rebuild.py",
+        "        if forgotten is not None:",
+        "        if False:",
+        ("tests/connectors/test_forget_kill.py::test_whoever_resumes_a_run_that_was_killed_ends_it[some]",),
+    ),
+    Rule(
+        "dictionaries of Parquet files are made anew without the values of erased rows",
+        "connectors/destinations/landed_rows.py",
+        'if "dictionary" in str(field.type)',
+        "if False",
+        (f"{FORGOTTEN}[Parquet files]",),
+    ),
+    Rule(
+        "what a rollback would bring back is erased too",
+        "connectors/forget_derived.py",
+        "        for name, generation in undo.items():",
+        "        for name, generation in {}.items():",
+        ("tests/connectors/test_forget_models.py",),
+    ),
     Rule(
         "a first load whose values PostgreSQL would change is judged",
         f"{WAREHOUSE}/typed_documents.py",
@@ -177,8 +222,8 @@ RULES = (
     Rule(
         "the first manifest in a folder stays",
         LANDING,
-        "        os.link(temporary, path)\n    finally:\n        os.unlink(temporary)\n",
-        "        os.replace(temporary, path)\n    finally:\n        pass\n",
+        "            os.link(temporary, path)\n",
+        "            os.replace(temporary, path)\n",
         (OBJECTS,),
     ),
     Rule(
@@ -270,6 +315,41 @@ RULES = (
         "        error.what, error.remedy = mask(error.what), mask(error.remedy)\n",
         "        mask(error.what)\n",
         (f"{API}/test_auth.py", f"{API}/test_http.py"),
+    ),
+    Rule(
+        "of an incident and channel one deliverer at a time sends alerts",
+        f"{ALERTS}/outbox.py",
+        "            for update of alert skip locked\n",
+        "",
+        (f"{API}/alerts/test_delivery.py",),
+    ),
+    Rule(
+        "the newest alert that is due is sent, and those before it need not be",
+        f"{ALERTS}/outbox.py",
+        "order by created_at desc, alert_id desc limit 1",
+        "order by created_at, alert_id limit 1",
+        (f"{API}/alerts/test_delivery.py",),
+    ),
+    Rule(
+        "a channel that failed is left alone for a while",
+        f"{ALERTS}/deliver.py",
+        "is_held=is_held,",
+        "is_held=False,",
+        (f"{API}/alerts/test_delivery.py",),
+    ),
+    Rule(
+        "no alert is sent with a secret in it",
+        f"{ALERTS}/deliver.py",
+        "message=_masked(claim.outgoing.message, mask)",
+        "message=claim.outgoing.message",
+        (f"{API}/alerts/test_alert_canaries.py",),
+    ),
+    Rule(
+        "texts in alerts are no markup of Slack's",
+        f"{ALERTS}/slack.py",
+        '"<": "&lt;", ',
+        "",
+        (f"{API}/alerts/test_messages.py",),
     ),
 )
 

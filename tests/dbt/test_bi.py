@@ -125,7 +125,7 @@ def test_every_view_of_serving_and_each_of_its_columns_has_a_comment(dbt: Dbt, r
         " from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0"
         " where c.relnamespace = 'serving'::regnamespace"
     )
-    assert len({view for view, *_ in described}) == 8
+    assert len({view for view, *_ in described}) == 13
     assert [(view, column) for view, column, is_described in described if not is_described] == []
 
 

@@ -1,4 +1,4 @@
-"""A Prefect server for the tests of flows, and transforms that run against it."""
+"""Transforms that run against the Prefect server of the tests."""
 
 from __future__ import annotations
 
@@ -6,19 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from prefect.settings import PREFECT_API_URL
-from prefect.testing.utilities import prefect_test_harness
 
 from tests.conftest import Server, Warehouse, empty_warehouse
 from tests.dbt.raw_data import create_raw_tables, keep_raw_tables
 from tests.flows.transforms import Nursery, Transforms, small_project
+from tests.shop import shop
 
-
-@pytest.fixture(scope="session")
-def prefect_server() -> Iterator[str]:
-    """One for the whole run; its address."""
-    with prefect_test_harness(server_startup_timeout=120):
-        yield str(PREFECT_API_URL.value())
+__all__ = ["shop"]
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from prefect.client.schemas.objects import StateType
 
 from connectors.connections import EnvironmentConnections
 from deployments.local.layout import PROJECT_ROOT
-from tasks.credentials import WAREHOUSE_PUBLISHER, WAREHOUSE_TRANSFORMER, register
+from tasks.credentials import WAREHOUSE_PUBLISHER, WAREHOUSE_TRANSFORMER, WAREHOUSE_WATCHER, register
 from tests.conftest import Warehouse
 
 MARTS = ("dim_airlines", "dim_airports", "dim_planes", "fct_daily_airport_operations")
@@ -73,8 +73,9 @@ _KEPT_TESTS = {
 
 
 def small_project(folder: Path) -> Path:
-    """A copy of the dbt project with all its models and a few of its tests, which take most of the time of a build."""
-    shutil.copytree(PROJECT_ROOT / "dbt", folder, ignore=shutil.ignore_patterns("target", "logs"))
+    """A copy of the dbt project with a few of its tests, which take most of the time of a build, and all its models but
+    those of the pipeline's own history: each run moves them."""
+    shutil.copytree(PROJECT_ROOT / "dbt", folder, ignore=shutil.ignore_patterns("target", "logs", "ops", "pipeline"))
     for path in [*folder.glob("models/**/*.yml"), *folder.glob("snapshots/**/*.yml")]:
         content = yaml.safe_load(path.read_text())
         if "unit_tests" in content:
@@ -184,9 +185,9 @@ class Transforms:
         """Have the Prefect server point to this warehouse."""
         urls = {
             f"HEADWATER_WAREHOUSE_{role.upper()}_URL": self.warehouse.url(role).render_as_string(hide_password=False)
-            for role in ("transformer", "publisher")
+            for role in ("transformer", "publisher", "watcher")
         }
-        register(EnvironmentConnections(urls), [WAREHOUSE_TRANSFORMER, WAREHOUSE_PUBLISHER])
+        register(EnvironmentConnections(urls), [WAREHOUSE_TRANSFORMER, WAREHOUSE_PUBLISHER, WAREHOUSE_WATCHER])
 
     def begin(self, failpoint: str = "", *, sends: str = "KILL") -> int:
         """Begin one, which sends itself a signal at a named instant; its process id."""

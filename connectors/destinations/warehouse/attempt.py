@@ -22,6 +22,7 @@ from connectors.destinations.warehouse.connection import LOADING
 from connectors.destinations.warehouse.file_records import parser_of
 from connectors.destinations.warehouse.raw_table import fill_factor, raw_columns
 from connectors.destinations.warehouse.records import RecordParser, Rejected, escaped
+from connectors.destinations.warehouse.typed_documents import UnfitError
 from connectors.destinations.warehouse.whole_chunks import NULL, TEXT, WholeChunk
 from connectors.destinations.warehouse.windows import WindowColumn
 from connectors.errors import DataError, LandingCorruptError, MalformedResponseError, WindowError
@@ -77,6 +78,10 @@ class AttemptTable:
         self._copying = connection.cursor()
         self._segment_bytes = 0
         self.rows = 0
+        self.forgotten = 0
+        """Rows that came beside them, and were left out because their key was forgotten."""
+        self._holes: list[int] = []
+        """Places of rows that were erased from the landing: those behind them keep theirs."""
         self.unreadable = 0
         """Of the rows, those that no values could be made of."""
         self.bad_files = 0
@@ -184,6 +189,59 @@ class AttemptTable:
                 self.name, sql.SQL(", ").join(sql.SQL("add column {}").format(column) for column in _books())
             )
         )
+        self._keep_places()
+
+    def _keep_places(self) -> None:
+        """Give rows the places that they had before others were erased from the landing."""
+        if not self._holes:
+            return
+        # By how many a row moves: of the erased places, less those before each, as many as are not behind it.
+        before = [place - number for number, place in enumerate(self._holes)]
+        self._connection.execute(
+            sql.SQL(
+                "alter table {table} alter column {row} drop identity;"
+                " update {table} set {row} = {row}"
+                " + (select count(*) from unnest({before}::bigint[]) e where e <= {row})"
+            ).format(table=self.name, row=sql.Identifier(ROW), before=sql.Literal(before))
+        )
+
+    def leave_out(self, condition: sql.Composable) -> list[int]:
+        """Drop the rows of a condition, which then count as forgotten; their places in the load.
+
+        Once all rows are in.
+
+        Raises:
+            UnfitError: they are documents that nobody has judged: the load is to be taken from the landing.
+        """
+        with self._connection.transaction():
+            found = self._connection.execute(
+                sql.SQL("select exists (select from {} where {})").format(self.name, condition)
+            ).fetchone()
+            if found != (True,):
+                return []
+            if self.assumes_fit:  # as it is it must not become raw
+                raise UnfitError
+            self.prepare_judgement()
+            rows = self._connection.execute(
+                sql.SQL("delete from {} where {} returning {}, {} is not null").format(
+                    self.name, condition, sql.Identifier(ROW), sql.Identifier(REJECTED)
+                )
+            ).fetchall()
+        self.rows -= len(rows)
+        self.forgotten += len(rows)
+        self.unreadable -= sum(is_rejected for _, is_rejected in rows)
+        return sorted(place for place, _ in rows)
+
+    def unreadable_places(self) -> list[int]:
+        """The places of the rows that no values could be made of. Before any is judged."""
+        if not self.unreadable or self.assumes_fit:
+            return []
+        rows = self._connection.execute(
+            sql.SQL("select {0} from {1} where {2} is not null order by 1").format(
+                sql.Identifier(ROW), self.name, sql.Identifier(REJECTED)
+            )
+        )
+        return [place for (place,) in rows]
 
     def write(self, chunk: Chunk) -> int:
         """Add a chunk's records.
@@ -415,8 +473,11 @@ class AttemptTable:
                 self._connection.execute("set local lock_timeout = '1s'")
                 self._connection.execute(sql.SQL("drop table if exists {}").format(sql.Identifier(LOADING, name)))
 
-    def fill_from(self, landing: Landing, manifest: Manifest) -> tuple[FileVersion, ...]:
+    def fill_from(self, landing: Landing, manifest: Manifest, *, to_erase: bool = False) -> tuple[FileVersion, ...]:
         """Take all of a load from the landing.
+
+        Args:
+            to_erase: whether rows of it are to be found and erased, and none loaded; then they may be private.
 
         Returns:
             The source's files that it consists of, if it does.
@@ -425,7 +486,7 @@ class AttemptTable:
             LandingCorruptError: an object is missing or altered, or the rows are not as many as the manifest says.
             DataError: it landed before something in it became private, so it is not to be loaded.
         """
-        if fields := untreated(self._stream.privacy, manifest.privacy):
+        if not to_erase and (fields := untreated(self._stream.privacy, manifest.privacy)):
             word = self._stream.privacy[fields[0]].word
             raise DataError(
                 f"Load {manifest.load_id} landed before `{fields[0]}` was to be {word}: its values would be in raw.",
@@ -443,6 +504,10 @@ class AttemptTable:
                 remedy="Restore its objects from a backup of the landing, or extract the load again. If the definition "
                 "was changed so that other rows come of the stream's files, run it once with full_refresh.",
             )
+        self._holes = list(manifest.forgotten)
+        self.forgotten = len(self._holes)
+        if not self.may_become_raw:
+            self._keep_places()
         return tuple(files.values())
 
 

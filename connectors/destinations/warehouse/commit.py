@@ -17,6 +17,7 @@ from connectors.cursors import may_be_watermark
 from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.columns import BESIDE, PAYLOAD, REJECTED, ROW
 from connectors.destinations.warehouse.connection import connect
+from connectors.destinations.warehouse.forgotten import SecretOf, forgotten_keys, key_kinds, no_secret
 from connectors.destinations.warehouse.ledger import Lease, LoadReport, take_turn
 from connectors.destinations.warehouse.merge import Merge
 from connectors.destinations.warehouse.raw_table import LoadContext, Replay, type_name
@@ -40,6 +41,8 @@ class CommitRequest:
     position: SourcePosition | None = None
     """How far the read got, where the source can tell."""
     files: tuple[FileVersion, ...] = ()
+    secret: SecretOf = no_secret
+    """What forgotten keys are hashed with beside their salt."""
 
 
 def commit(connection: psycopg.Connection, lease: Lease, attempt: AttemptTable, request: CommitRequest) -> LoadReport:
@@ -78,7 +81,7 @@ def report_of(connection: psycopg.Connection, request: CommitRequest) -> LoadRep
     """What a load did, if it is committed already."""
     row = connection.execute(
         "select rows_extracted, rows_inserted, rows_updated, rows_unchanged, rows_duplicate, rows_quarantined,"
-        " rows_deleted, cursor_to from ops.loads where load_id = %s and status = 'loaded'",
+        " rows_deleted, cursor_to, rows_forgotten from ops.loads where load_id = %s and status = 'loaded'",
         [request.context.load_id],
     ).fetchone()
     if row is None:
@@ -101,6 +104,7 @@ class _Commit:
         self._stream = request.context.stream
 
     def run(self) -> LoadReport:
+        leave_out_forgotten(self._connection, self._attempt, self._request)
         merge = Merge(self._connection, self._attempt, self._context, loaded_at=self._when)
         merge.judge()
         reach("rows-judged")
@@ -118,8 +122,9 @@ class _Commit:
             stream=self._stream.name,
             load_id=self._context.load_id,
             window=self._context.window,
-            extracted=self._attempt.rows,
+            extracted=self._attempt.rows + self._attempt.forgotten,
             quarantined=quarantined,
+            forgotten=self._attempt.forgotten,
             watermark=watermark.value,
             **counts,
         )
@@ -269,6 +274,17 @@ class _Commit:
             )
 
 
+def leave_out_forgotten(connection: psycopg.Connection, attempt: AttemptTable, request: CommitRequest) -> None:
+    """Inside the transaction: drop what has a forgotten key. What landed with one was erased before; these are rows
+    whose key was forgotten since, and whoever forgot it erases them from the landing."""
+    source, stream = request.context.source, request.context.stream
+    keys = forgotten_keys(connection, source, stream.name, request.secret)
+    if keys is not None:
+        condition = keys.condition(attempt.columns, key_kinds(connection, source, stream))
+        if condition is not None:
+            attempt.leave_out(condition)
+
+
 def record(connection: psycopg.Connection, report: LoadReport, when: datetime) -> None:
     """Inside the transaction: that the load is loaded, with what became of its rows."""
     connection.execute(
@@ -277,7 +293,7 @@ def record(connection: psycopg.Connection, report: LoadReport, when: datetime) -
         set status = 'loaded', loaded_at = clock_timestamp(), raw_loaded_at = %s,
             cursor_to = %s, error = null, rows_extracted = %s,
             rows_inserted = %s, rows_updated = %s, rows_unchanged = %s, rows_duplicate = %s,
-            rows_quarantined = %s, rows_deleted = %s
+            rows_quarantined = %s, rows_deleted = %s, rows_forgotten = %s
         where load_id = %s
         """,
         [
@@ -290,6 +306,7 @@ def record(connection: psycopg.Connection, report: LoadReport, when: datetime) -
             report.duplicate,
             report.quarantined,
             report.deleted,
+            report.forgotten,
             report.load_id,
         ],
     )

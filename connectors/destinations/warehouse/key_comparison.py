@@ -20,7 +20,7 @@ from connectors.destinations.warehouse.columns import (
     needs_check,
     widens,
 )
-from connectors.destinations.warehouse.commit import CommitRequest, record, report_of
+from connectors.destinations.warehouse.commit import CommitRequest, leave_out_forgotten, record, report_of
 from connectors.destinations.warehouse.ledger import Lease, LoadReport, take_turn
 from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, type_name
 from connectors.destinations.warehouse.windows import WindowBook, WindowChange, WindowColumn
@@ -53,6 +53,7 @@ def commit_keys(
         when = take_turn(connection, request.context.source, request.context.stream.name)
         report = report_of(connection, request)
         if report is None:
+            leave_out_forgotten(connection, attempt, request)
             comparison = KeyComparison(connection, attempt, request.context, began_at=began_at, marked_at=when)
             check(comparison)
             reach("rows-judged")
@@ -64,8 +65,9 @@ def commit_keys(
                 stream=context.stream.name,
                 load_id=context.load_id,
                 window=None,
-                extracted=attempt.rows,
+                extracted=attempt.rows + attempt.forgotten,
                 quarantined=0,
+                forgotten=attempt.forgotten,
                 watermark=None,
                 **counts,
             )

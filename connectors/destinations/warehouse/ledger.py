@@ -73,7 +73,8 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What a load did, in rows. `extracted` is `inserted + updated + unchanged + duplicate + quarantined`."""
+    """What a load did, in rows. `extracted` is `inserted + updated + unchanged + duplicate + quarantined +
+    forgotten`."""
 
     source: str
     stream: str
@@ -90,6 +91,8 @@ class LoadReport:
     deleted: int
     """Rows that a `replace` or a comparison of keys found gone."""
     watermark: str | None
+    forgotten: int = 0
+    """Rows whose key was forgotten: erased from the landing, and not loaded."""
 
     @property
     def moved(self) -> int:
@@ -97,7 +100,7 @@ class LoadReport:
 
     def __str__(self) -> str:
         parts = [f"{self.extracted:,} extracted"]
-        names = ("inserted", "updated", "unchanged", "duplicate", "quarantined", "deleted")
+        names = ("inserted", "updated", "unchanged", "duplicate", "quarantined", "forgotten", "deleted")
         parts += [f"{count:,} {name}" for name in names if (count := getattr(self, name))]
         return ", ".join(parts)
 
@@ -373,7 +376,7 @@ def begin_load(connection: psycopg.Connection, load_id: UUID, purpose: Purpose, 
                  %(replay_of)s, 'extracting', 1, %(run_id)s)
             on conflict (load_id) do update
             set status = case when l.status = 'landed' then 'landed' else 'extracting' end,
-                attempt = l.attempt + 1, error = null, run_id = excluded.run_id
+                attempt = l.attempt + 1, error = null, error_kind = null, run_id = excluded.run_id
             where l.status <> 'loaded'
             returning load_id, attempt, status, started_at, cursor_from, manifest_key
             """,
@@ -411,29 +414,31 @@ def first_manifest(connection: psycopg.Connection, source: str, stream: str) -> 
     return row[0] if row else None
 
 
-def abandon(connection: psycopg.Connection, load_id: UUID, manifest_key: str, message: str) -> None:
+def abandon(connection: psycopg.Connection, load_id: UUID, manifest_key: str, error: Exception) -> None:
     """Give up a load that has landed and cannot be loaded; its range is extracted anew, as another load."""
     connection.execute(
-        "update ops.loads set status = 'failed', manifest_key = %s, error = %s"
+        "update ops.loads set status = 'failed', manifest_key = %s, error = %s, error_kind = %s"
         " where load_id = %s and status <> 'loaded'",
-        [manifest_key, message[:4000], load_id],
+        [manifest_key, str(error)[:4000], type(error).__name__, load_id],
     )
 
 
-def mark_failed(connection: psycopg.Connection, load_id: UUID, message: str) -> None:
+def mark_failed(connection: psycopg.Connection, load_id: UUID, error: Exception) -> None:
     """Record why an attempt ended. A load that has landed stays landed: only its error is noted."""
     connection.execute(
-        "update ops.loads set status = case when status = 'landed' then status else 'failed' end, error = %s"
-        " where load_id = %s and status <> 'loaded'",
-        [message[:4000], load_id],
+        "update ops.loads set status = case when status = 'landed' then status else 'failed' end, error = %s,"
+        " error_kind = %s where load_id = %s and status <> 'loaded'",
+        [str(error)[:4000], type(error).__name__, load_id],
     )
 
 
-def close_key_loads(connection: psycopg.Connection, source: str, stream: str, message: str) -> None:
+def close_key_loads(
+    connection: psycopg.Connection, source: str, stream: str, message: str, error: Exception | None = None
+) -> None:
     """Give up the reads of keys that were not committed. Keys age: rows that raw has got since would seem deleted, so
     they are read anew each time, under a `load_id` of their own."""
     connection.execute(
-        "update ops.loads set status = 'failed', error = coalesce(error, %s)"
+        "update ops.loads set status = 'failed', error = coalesce(error, %s), error_kind = coalesce(error_kind, %s)"
         " where source = %s and stream = %s and kind = 'keys' and status in ('extracting', 'landed')",
-        [message[:4000], source, stream],
+        [message[:4000], type(error).__name__ if error else None, source, stream],
     )

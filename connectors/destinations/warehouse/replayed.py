@@ -66,6 +66,7 @@ class ReplayedRows:
             )
         ).fetchone()
         self._attempt.rows = count[0] if count else 0
+        self._attempt.forgotten = 0  # those of the whole load; what is replayed is none of them
 
     def drop_superseded(self, types: Mapping[str, str]) -> int:
         """Drop the rows that the load itself had a later version of, which was loaded then; how many they were.

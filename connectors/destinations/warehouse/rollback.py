@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import class_row
 from sqlalchemy.engine import URL
 
 from connectors.destinations.warehouse.connection import connect, translated_errors
-from connectors.destinations.warehouse.copies import bring_back, take_back
+from connectors.destinations.warehouse.copies import PUBLISHED, bring_back, take_back
 from connectors.destinations.warehouse.generations import LOCK
 from connectors.errors import ConfigurationError, UnknownNameError
 from connectors.failpoints import reach
@@ -179,7 +180,25 @@ def _undo(connection: psycopg.Connection, group: str, chain: list[_Step], to: in
         " and m.mart_group = s.mart_group and m.how <> 'gone'",
         [base, group],
     )
+    _recount(connection, group)
     return base
+
+
+def _recount(connection: psycopg.Connection, group: str) -> None:
+    """Rows that were forgotten since do not come back: a mart may have fewer than it had then."""
+    marts = connection.execute(
+        "select s.mart from ops.serving_marts s where s.mart_group = %s and s.rows is not null and exists"
+        " (select from ops.forget_places p"
+        " where p.place in ('published.' || s.mart, 'undo.' || s.mart) and p.rows > 0)",
+        [group],
+    ).fetchall()
+    for (mart,) in marts:
+        connection.execute(
+            sql.SQL("update ops.serving_marts set rows = (select count(*) from {}) where mart = %s").format(
+                sql.Identifier(PUBLISHED, mart)
+            ),
+            [mart],
+        )
 
 
 def _undo_generation(connection: psycopg.Connection, group: str, generation: int) -> None:

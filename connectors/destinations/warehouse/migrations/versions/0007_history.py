@@ -17,10 +17,13 @@ create table ops.dbt_invocations (
     ended_at timestamptz not null,
     generation bigint references ops.publishes,
     run_id text,
+    error text,
     collected_at timestamptz not null default clock_timestamp()
 );
 comment on table ops.dbt_invocations is 'One row a build, whether it passed or not';
 comment on column ops.dbt_invocations.selection is 'What was selected; null is the whole project';
+comment on column ops.dbt_invocations.error is
+    'Why it has no results, or ended before all nodes had: dbt did not start, or was cut short; null otherwise';
 comment on column ops.dbt_invocations.generation is 'What was published of it; null: nothing';
 create index on ops.dbt_invocations (started_at desc);
 
@@ -63,6 +66,10 @@ create table ops.freshness (
     primary key (source, stream, checked_at)
 );
 comment on table ops.freshness is 'How far each stream was, whenever it was looked at, and how old it may be';
+comment on column ops.freshness.as_of is 'Up to when raw was complete; null if nothing of it was ever loaded';
+comment on column ops.freshness.late_at is 'When it is late by its warn_after; null if without, or never loaded';
+comment on column ops.freshness.stale_at is 'When it is stale by its error_after; likewise';
+create index on ops.freshness (checked_at);
 
 create table ops.lineage_nodes (
     node text primary key,

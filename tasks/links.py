@@ -1,0 +1,37 @@
+"""Links from a run to the pages beside Prefect's: dbt's docs, and the status page where there is one."""
+
+from __future__ import annotations
+
+from prefect import get_run_logger
+from prefect.artifacts import create_link_artifact
+
+from tasks.credentials import DOCS_URL, STATUS_PAGE_URL, PrefectConnections
+from tasks.history import DEADLINE_SECONDS, within_deadline
+from tasks.transform import docs_page
+
+
+def show_links() -> None:
+    """Keep them as artifacts of the run. Nothing fails for want of them."""
+
+    def show() -> tuple[str, ...]:
+        connections = PrefectConnections()
+        docs = connections.optional_setting(DOCS_URL)
+        page = connections.optional_setting(STATUS_PAGE_URL)
+        where = "" if docs else f"; on the machine of the worker, as {DOCS_URL.environment_variable} is not set"
+        create_link_artifact(
+            docs or docs_page().resolve().as_uri(),
+            link_text="dbt docs",
+            key="dbt-docs",
+            description=f"What each model and column means, and what is made from what{where}.",
+        )
+        if page:
+            create_link_artifact(
+                page,
+                link_text="Status page",
+                key="status-page",
+                description="Marts and whether they can be trusted, loads, tests, incidents, lineage.",
+            )
+        return ()
+
+    if problems := within_deadline(show, DEADLINE_SECONDS):
+        get_run_logger().warning("The links of this run could not be shown: %s.", "; ".join(problems))
