@@ -95,7 +95,7 @@ _QUERIES = {
     """,
     "builds": """
         select i.invocation_id, i.command, i.selection, i.is_full_refresh, i.is_success, i.started_at, i.ended_at,
-               i.generation, i.run_id, r.*
+               i.generation, i.run_id, i.error, r.*
         from (select * from ops.dbt_invocations order by started_at desc limit 30) i
         cross join lateral (
             select count(*) filter (where resource_type in ('model', 'seed', 'snapshot') and status = 'success')
