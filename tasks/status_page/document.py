@@ -14,7 +14,13 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 
-from connectors.destinations.warehouse.status_facts import Facts, columns_by_relation, one_look, read_facts
+from connectors.destinations.warehouse.status_facts import (
+    Facts,
+    columns_by_relation,
+    one_look,
+    read_facts,
+    without_values,
+)
 from connectors.model import Source, Stream
 from connectors.windows import WindowState, WindowStatus, ledger_windows
 from tasks.lineage import FORMAT, lineage
@@ -147,7 +153,7 @@ def _coverage(source: Source, stream: Stream, found: Sequence[WindowStatus]) -> 
         "size": stream.windows.size,
         "time_zone": stream.windows.time_zone,
         "counts": {state: counts[state] for state in map(str, WindowState) if counts[state]},
-        "windows": [[each.window.start, each.state, each.rows, each.why] for each in found],
+        "windows": [[each.window.start, each.state, each.rows, without_values(each.why)] for each in found],
         "end": found[-1].window.end if found else None,
     }
 

@@ -95,7 +95,7 @@ _QUERIES = {
     """,
     "builds": """
         select i.invocation_id, i.command, i.selection, i.is_full_refresh, i.is_success, i.started_at, i.ended_at,
-               i.generation, i.run_id, r.*
+               i.generation, i.run_id, i.error, r.*
         from (select * from ops.dbt_invocations order by started_at desc limit 30) i
         cross join lateral (
             select count(*) filter (where resource_type in ('model', 'seed', 'snapshot') and status = 'success')
@@ -234,7 +234,7 @@ def read_facts(connection: psycopg.Connection, streams: Sequence[tuple[str, str]
     with connection.cursor(row_factory=dict_row) as cursor:
         return {
             section: [
-                {name: _shown(value) for name, value in row.items()}
+                {name: without_values(value) if isinstance(value, str) else value for name, value in row.items()}
                 for row in cursor.execute(statement.encode(), parameters).fetchall()
             ]
             for section, statement in _QUERIES.items()
@@ -287,9 +287,8 @@ _PRIVATE = (
 )
 
 
-def _shown(value: Any) -> Any:
-    """A value as the page may show it: PostgreSQL's messages quote values of rows, which are left out."""
-    if isinstance(value, str):
-        for pattern, without in _PRIVATE:
-            value = pattern.sub(without, value)
-    return value
+def without_values(text: str) -> str:
+    """A message as the page may show it: PostgreSQL's quote values of rows, which are left out."""
+    for pattern, without in _PRIVATE:
+        text = pattern.sub(without, text)
+    return text

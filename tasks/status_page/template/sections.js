@@ -176,6 +176,7 @@ function builds() {
       { key: "skipped", label: "Skipped", number: true },
       { key: "generation", label: "Published as", number: true, show: (row) => (row.generation === null ? "" : number(row.generation)) },
       { key: "run_id", label: "Run" },
+      { key: "error", label: "Error", detail: true },
     ], data.builds, 12),
     data.failed_nodes.length ? [h("h3", null, "What did not pass in the last one"), table("failed_nodes", "Nodes that failed or warned in the last build", [
       { key: "status", label: "Status", show: (row) => pill(row.status) },

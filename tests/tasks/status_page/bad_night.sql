@@ -78,7 +78,7 @@ select ('0190f000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'weather_
        at, case when not failed then at end, case when not failed then at end, case when not failed then at end,
        case when not failed then 72 end, case when not failed then 72 end, case when not failed then 0 end,
        case when not failed then 0 end, case when not failed then 0 end, case when not failed then 0 end, 0, 4000, 'backfill',
-       case when failed then 'weather-2013-06-' || n || '.csv ends in the middle of a record' end,
+       case when failed then 'weather-2013-06-' || n || '.csv: invalid input syntax for type numeric: "secret reading"' end,
        start, next
 from (
     select n, day at time zone 'America/New_York' as start, (day + interval '1 day') at time zone 'America/New_York' as next,
@@ -151,9 +151,9 @@ values
      now() - interval '2 hours', now() - interval '5 minutes', 4);
 update ops.incidents set snoozed_until = now() + interval '5 hours', snoozed_by = 'mara', snoozed_why = 'Files come at noon'
 where severity = 'warning';
-insert into ops.incidents (severity, title, cause, next_command, opened_at, closed_at, closed_why)
+insert into ops.incidents (severity, title, cause, next_command, opened_at, closed_at, closed_as, closed_why)
 values ('critical', 'The worker was silent', 'It was killed.', 'prefect worker start --pool headwater',
-        now() - interval '2 days', now() - interval '47 hours', 'It works again.');
+        now() - interval '2 days', now() - interval '47 hours', 'recovered', 'It works again.');
 insert into ops.signs (key, scope, kind, incident_id, severity, title, cause, next_command, node, first_seen_at)
 select 'load:flights', 'loads', 'load failed', incident_id, 'error', 'Load failed', cause, next_command, root, opened_at
 from ops.incidents where root = 'stream.flights_api.flights';
