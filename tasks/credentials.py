@@ -57,9 +57,9 @@ def requirements() -> list[Requirement]:
     return needed
 
 
-DOCS_URL = Setting("docs_url")
-STATUS_PAGE_URL = Setting("status_page_url")
-OPTIONAL: tuple[Requirement, ...] = (STATUS_PAGE, DOCS_URL, STATUS_PAGE_URL, FORGET_KEY)
+DOCS_LINK = Setting("docs_link")
+STATUS_PAGE_LINK = Setting("status_page_link")
+OPTIONAL: tuple[Requirement, ...] = (STATUS_PAGE, DOCS_LINK, STATUS_PAGE_LINK, FORGET_KEY)
 """What has a place of its own unless it is told another, makes runs tell more, or is for who forgets: nothing fails
 without."""
 

@@ -6,7 +6,7 @@ from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact
 
 from tasks.bounded import within_deadline
-from tasks.credentials import DOCS_URL, STATUS_PAGE_URL, PrefectConnections
+from tasks.credentials import DOCS_LINK, STATUS_PAGE_LINK, PrefectConnections
 from tasks.history import DEADLINE_SECONDS
 from tasks.transform import docs_page
 
@@ -16,9 +16,9 @@ def show_links() -> None:
 
     def show() -> tuple[str, ...]:
         connections = PrefectConnections()
-        docs = connections.optional_setting(DOCS_URL)
-        page = connections.optional_setting(STATUS_PAGE_URL)
-        where = "" if docs else f"; on the machine of the worker, as {DOCS_URL.environment_variable} is not set"
+        docs = connections.optional_setting(DOCS_LINK)
+        page = connections.optional_setting(STATUS_PAGE_LINK)
+        where = "" if docs else f"; on the machine of the worker, as {DOCS_LINK.environment_variable} is not set"
         create_link_artifact(
             docs or docs_page().resolve().as_uri(),
             link_text="dbt docs",

@@ -123,7 +123,7 @@ def test_a_build_leaves_its_invocation_each_nodes_result_the_lineage_and_how_fre
     assert links() == {"dbt-docs": (tasks.transform.DBT_TARGET / "static_index.html").resolve().as_uri()}
 
     before = builder.results("compiled_sha256")
-    pages = {"HEADWATER_DOCS_URL": "https://docs.test/", "HEADWATER_STATUS_PAGE_URL": "https://status.test/"}
+    pages = {"HEADWATER_DOCS_LINK": "https://docs.test/", "HEADWATER_STATUS_PAGE_LINK": "https://status.test/"}
     register(EnvironmentConnections(pages), OPTIONAL)
     builder.run()
     assert links() == {"dbt-docs": "https://docs.test/", "status-page": "https://status.test/"}

@@ -184,7 +184,8 @@ class Desk:
         with self.connect() as connection, connection.transaction():
             if kind is Kind.CLOSED:
                 connection.execute(
-                    "update ops.incidents set closed_at = clock_timestamp(), closed_why = 'It loads again.'"
+                    "update ops.incidents set closed_at = clock_timestamp(), closed_why = 'It loads again.',"
+                    " closed_as = 'recovered'"
                     " where incident_id = %s and closed_at is null",
                     [incident_id],
                 )
