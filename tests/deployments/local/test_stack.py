@@ -70,7 +70,7 @@ def test_up_brings_everything_up_in_order_and_down_takes_it_down_without_losing_
     environment_file = stack.up(migrate=migrate, systems=systems, deploy=deploy)
     assert sorted(seen[:2]) == ["migrate", "systems"]
     assert seen[2:] == ["deploy"]
-    assert conditions(stack) == {"postgres": "running", "prefect-server": "running", "prefect-worker": "running"}
+    assert conditions(stack) == dict.fromkeys(["postgres", "prefect-server", "prefect-worker", "watcher"], "running")
     assert "export HEADWATER_EXTRA='it'\"'\"'s here'" in environment_file.read_text()
 
     environment = stack.environment()
@@ -89,7 +89,7 @@ def test_up_brings_everything_up_in_order_and_down_takes_it_down_without_losing_
     stack.up(systems=systems)
     assert {service.name: service.pid for service in stack.status()} == before
 
-    assert stack.down() == ("prefect-worker", "prefect-server", "postgres")
+    assert stack.down() == ("watcher", "prefect-worker", "prefect-server", "postgres")
     assert not any(processes.is_running(record) for record in records)
     assert set(conditions(stack).values()) == {"stopped"}
     assert stack.down() == ()
