@@ -49,7 +49,7 @@ def run_signs(
     """Deployments whose latest run failed, or whose runs do not begin, end, or come.
 
     Args:
-        nodes: by run, where in the lineage the ledger says that it failed.
+        nodes: by the id that the ledger knows a run by, where in the lineage the ledger says that it failed.
     """
     alone = {pool.name for pool in state.pools if _is_alone(pool, now, limits)}
     signs = []
@@ -108,7 +108,7 @@ def _of(
         and not each.is_good
         and (each.is_scheduled or now - latest.since < limits.unscheduled_failure)
     ):
-        yield _failed(each, latest, nodes.get(latest.id))
+        yield _failed(each, latest, nodes.get(latest.known_as))
     for run in each.running:
         if now - run.since > limits.running:
             yield _sign(
@@ -192,7 +192,7 @@ def _sign(
         cause=cause,
         next_command=command,
         node=node,
-        run_id=str(run.id) if run is not None else None,
+        run_id=str(run.known_as) if run is not None else None,
     )
 
 

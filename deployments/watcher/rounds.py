@@ -267,7 +267,7 @@ class Watcher:
 
 def _nodes(warehouse: URL, state: ServerState) -> dict[UUID, str]:
     """Where in the lineage the latest runs failed, as the ledger knows it."""
-    runs = [str(each.latest.id) for each in state.deployments if each.latest is not None and not each.is_good]
+    runs = [str(each.latest.known_as) for each in state.deployments if each.latest is not None and not each.is_good]
     if not runs:
         return {}
     with translated_errors(), connect(warehouse, "watcher", autocommit=True) as connection:

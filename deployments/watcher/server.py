@@ -14,6 +14,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
     FlowRunFilterExpectedStartTime,
+    FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
@@ -47,6 +48,13 @@ class Run:
     """When it came into this state."""
     message: str = ""
     expected_at: datetime | None = None
+    stage: UUID | None = None
+    """Of one that failed or crashed: the run within it that it had come to, which the ledger knows it by."""
+
+    @property
+    def known_as(self) -> UUID:
+        """By what id the ledger knows what it did last."""
+        return self.stage or self.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +127,7 @@ def _deployment(
         name=f"{flow}/{found.name}",
         pool=found.work_pool_name,
         is_scheduled=is_scheduled,
-        latest=_run(ended) if ended is not None else None,
+        latest=_run(ended, _stage(client, ended)) if ended is not None else None,
         is_good=_is(ended, StateType.COMPLETED),
         due=_due(schedules, last) if is_scheduled and last is not None else (),
         waiting=_of(moving, StateType.SCHEDULED),
@@ -138,6 +146,18 @@ def _latest(client: SyncPrefectClient, deployment: UUID, states: list[StateType]
         limit=1,
     )
     return found[0] if found else None
+
+
+def _stage(client: SyncPrefectClient, run: FlowRun) -> UUID | None:
+    """The latest run within one that did not end well: the transform of a pipeline."""
+    if _is(run, StateType.COMPLETED):
+        return None
+    within = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id])),
+        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+        limit=1,
+    )
+    return within[0].id if within else None
 
 
 def _moving(client: SyncPrefectClient, now: datetime) -> dict[UUID, list[FlowRun]]:
@@ -182,7 +202,7 @@ def _is(run: FlowRun | None, kind: StateType) -> bool:
     return run is not None and run.state is not None and run.state.type is kind
 
 
-def _run(found: FlowRun) -> Run:
+def _run(found: FlowRun, stage: UUID | None = None) -> Run:
     state = found.state
     assert state is not None  # noqa: S101 - each run that was asked for by its state has one
     return Run(
@@ -192,6 +212,7 @@ def _run(found: FlowRun) -> Run:
         state.timestamp,
         state.message or "",
         found.expected_start_time,
+        stage,
     )
 
 

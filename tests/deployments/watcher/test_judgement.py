@@ -143,3 +143,13 @@ def test_a_failed_run_is_where_the_ledger_says_that_it_failed() -> None:
 
     assert sign.node == "stream.shop.orders"
     assert sign.run_id == str(failed.id)
+
+
+def test_a_failed_pipeline_is_known_by_the_run_within_it_that_it_had_come_to() -> None:
+    transform = uuid4()
+    failed = run("Crashed", ago(minutes=1), stage=transform)
+    state = ServerState((deployment(latest=failed, is_good=False),), (HEARD,))
+
+    [sign] = run_signs(state, NOW, LIMITS, {transform: "model.p.orders"})
+
+    assert (sign.run_id, sign.node) == (str(transform), "model.p.orders")
