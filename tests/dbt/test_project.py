@@ -142,7 +142,8 @@ def test_a_full_refresh_of_a_large_model_is_refused_unless_it_is_allowed(
     allowed = ("--full-refresh", "--vars", "allow_full_refresh: true")
     assert bad(dbt.run("run", "--select", "+fct_flights", *allowed)) == {}
     [(written_by, count)] = dbt.warehouse.query(rows)
-    assert (written_by != before[0][0], count) == (True, before[0][1])
+    assert written_by != before[0][0]
+    assert [(count,)] == dbt.warehouse.query("select count(*) from raw_flights_api.flights")
 
 
 def test_a_slim_run_builds_what_changed_and_what_depends_on_it(

@@ -23,7 +23,14 @@ from connectors.model import Cursor
 from connectors.postgres import PostgresSource, TableStream
 from connectors.registry import SOURCES
 from flows.transform import transform
-from tasks.credentials import OPTIONAL, WAREHOUSE_PUBLISHER, WAREHOUSE_TRANSFORMER, WAREHOUSE_WATCHER, register
+from tasks.credentials import (
+    DOCS_LINK,
+    STATUS_PAGE_LINK,
+    WAREHOUSE_PUBLISHER,
+    WAREHOUSE_TRANSFORMER,
+    WAREHOUSE_WATCHER,
+    register,
+)
 from tasks.dbt_results import message_of
 from tests.conftest import Warehouse
 from tests.shop import GOOD, Shop
@@ -124,7 +131,7 @@ def test_a_build_leaves_its_invocation_each_nodes_result_the_lineage_and_how_fre
 
     before = builder.results("compiled_sha256")
     pages = {"HEADWATER_DOCS_LINK": "https://docs.test/", "HEADWATER_STATUS_PAGE_LINK": "https://status.test/"}
-    register(EnvironmentConnections(pages), OPTIONAL)
+    register(EnvironmentConnections(pages), (DOCS_LINK, STATUS_PAGE_LINK))
     builder.run()
     assert links() == {"dbt-docs": "https://docs.test/", "status-page": "https://status.test/"}
     assert builder.results("compiled_sha256")["dim_staff"] == before["dim_staff"], "the same query, the same mark"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterName
 
 from connectors.connections import EnvironmentConnections
 from connectors.destinations.warehouse.ledger import LoadReport
@@ -92,8 +93,13 @@ def test_a_long_load_shows_rows_rate_and_what_is_left_and_a_short_one_nothing(
     assert all(re.search(r": \d+ of about 60 rows, \d+ a second, about \d+ s left$", text) for _, text in under_way)
     assert all(0 < percent < 100 for percent, _ in under_way)
     with get_client(sync_client=True) as client:
-        assert "ingest shop 2024-01-01/02-01" in {run.name for run in client.read_flow_runs()}
-        assert "ingest shop.orders 2024-01-01/02-01" in {run.name for run in client.read_task_runs()}
+        # Of this test: other tests have run flows on the same server.
+        runs = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=["ingest shop 2024-01-01/02-01"]))
+        )
+        within = FlowRunFilter(id=FlowRunFilterId(any_=[run.id for run in runs]))
+        names = {each.name for each in client.read_task_runs(flow_run_filter=within)}
+        assert names == {"ingest shop.orders 2024-01-01/02-01"}
 
 
 @pytest.mark.usefixtures("prefect_server")
