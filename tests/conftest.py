@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -221,8 +222,37 @@ def prefect_server() -> Iterator[str]:
     from prefect.settings import PREFECT_API_URL
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with given_up_after_yield(prefect_test_harness(server_startup_timeout=120), seconds=30):
         yield str(PREFECT_API_URL.value())
+
+
+class NotOverError(BaseException):
+    """Nobody but who waits for it is to catch it."""
+
+
+@contextmanager
+def given_up_after_yield(context: AbstractContextManager[None], seconds: float) -> Iterator[None]:
+    """A context whose end may take just so long.
+
+    Prefect's harness ends by waiting until the last logs and events are sent, and has been seen to wait for ever. What
+    it leaves then (its server) ends with this process.
+    """
+
+    def give_up(number: int, frame: object) -> None:
+        raise NotOverError(f"not over after {seconds:g} s")
+
+    context.__enter__()
+    try:
+        yield
+    finally:
+        before = signal.signal(signal.SIGALRM, give_up)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            with suppress(NotOverError):
+                context.__exit__(None, None, None)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="module")
