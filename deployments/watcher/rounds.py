@@ -154,13 +154,7 @@ class Watcher:
         """Whether the warehouse answers. If it does not for long, tell so, past the outbox."""
         try:
             with translated_errors(), connect(warehouse, "watcher", autocommit=True) as connection:
-                self._silence = beat(connection, {"host": platform.node(), "pid": os.getpid(), "found": self._said})
-                over = self._memory.troubles.get("warehouse")
-                if over is not None and over.looks >= LOOKS:
-                    sign = warehouse_sign(over.why, over.since)
-                    times = {"opened_at": over.since, "closed_at": found.at}
-                    write_down(connection, sign, self._announce, **times, told=over.told)
-                self._memory.forget("warehouse")
+                connection.execute("select 1")
         except HeadwaterError as error:
             found.warehouse = "does not answer"
             trouble = self._memory.look("warehouse", error.what, found.at)
@@ -171,6 +165,19 @@ class Watcher:
                 trouble.told += self._tell(sign, trouble.since, untold)
                 self._memory.save()
             return False
+        # What cannot be written there, as before an upgrade, does not mean that it is gone.
+        with (
+            self._guarded("the watcher's own tables", found),
+            translated_errors(),
+            connect(warehouse, "watcher", autocommit=True) as connection,
+        ):
+            self._silence = beat(connection, {"host": platform.node(), "pid": os.getpid(), "found": self._said})
+            over = self._memory.troubles.get("warehouse")
+            if over is not None and over.looks >= LOOKS:
+                sign = warehouse_sign(over.why, over.since)
+                times = {"opened_at": over.since, "closed_at": found.at}
+                write_down(connection, sign, self._announce, **times, told=over.told)
+            self._memory.forget("warehouse")
         return True
 
     def _look_at_server(self, warehouse: URL | None, found: Round) -> None:

@@ -130,6 +130,19 @@ def test_a_restart_of_the_warehouse_is_no_trouble(
     assert warehouse.query("select count(*) from ops.incidents where title like 'The warehouse%'") == [(0,)]
 
 
+def test_a_warehouse_that_is_not_upgraded_is_not_said_to_be_gone(
+    tmp_path: Path, routing: Routing, hook: Receiver, warehouse: Warehouse
+) -> None:
+    warehouse.execute("drop table ops.heartbeats")
+    watching = watcher(tmp_path, routing, hook, url(warehouse))
+    watching.round()
+    found = watching.round()
+
+    assert found.warehouse == "answers"
+    assert any("the watcher's own tables" in problem for problem in found.problems)
+    assert told(hook, "The warehouse does not answer") == []
+
+
 def test_each_round_is_a_sign_of_life(tmp_path: Path, routing: Routing, hook: Receiver, warehouse: Warehouse) -> None:
     watching = watcher(tmp_path, routing, hook, url(warehouse))
     watching.round()
