@@ -53,8 +53,8 @@ inferred_members as (
         false as has_plausible_location,
         null::integer as altitude_feet,
         null::integer as utc_offset_hours,
-        null::text as daylight_saving_code,
-        null::text as time_zone_name,
+        null::{{ text_type() }} as daylight_saving_code,
+        null::{{ text_type() }} as time_zone_name,
         true as is_inferred
     from served_airport_codes
     left join airports on served_airport_codes.airport_code = airports.airport_code
