@@ -8,11 +8,14 @@ INSTALLED := $(VENV)/.installed
 # Superset pins other versions of what we use, so it has an environment of its own.
 BI_VENV := .venv-bi
 BI_INSTALLED := $(BI_VENV)/.installed
+# Spark is 450 MB that few need, and its dbt needs no PostgreSQL: it has one too.
+SPARK_VENV := .venv-spark
+SPARK_INSTALLED := $(SPARK_VENV)/.installed
 
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo advance down destroy status bi bi-down bi-test bi-lock mariadb chromium test chaos slim bench lint format lock clean
+.PHONY: help install demo advance down destroy status bi bi-down bi-test bi-lock spark spark-test spark-lock mariadb chromium test chaos slim bench lint format lock clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -64,6 +67,23 @@ $(BI_INSTALLED): deployments/bi/requirements.lock
 	@$(BI_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r deployments/bi/requirements.lock
 	@touch $@
 
+spark: $(INSTALLED) $(SPARK_INSTALLED)  ## Install Spark and its dbt, to build the marts there (headwater spark build)
+
+spark-test: $(INSTALLED) $(SPARK_INSTALLED)  ## Build the same marts on Spark as on PostgreSQL, and compare them; needs Java 17
+	@$(BIN)/python -m pytest -m spark $(ARGS)
+
+spark-lock: $(INSTALLED)  ## Resolve Spark's lock anew
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command 'make spark-lock' --upgrade --output-file deployments/spark/requirements.lock \
+		deployments/spark/requirements.in
+
+$(SPARK_INSTALLED): deployments/spark/requirements.lock
+	@echo "Installing Spark into $(SPARK_VENV) (650 MB, a few minutes, once) …"
+	@$(PYTHON) -m venv $(SPARK_VENV)
+# Spark comes as source alone; building it takes no more than copying.
+	@$(SPARK_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r deployments/spark/requirements.lock
+	@touch $@
+
 mariadb: $(INSTALLED)  ## Unpack a MariaDB server for the tests, where apt-get can get one
 	@tests/install_mariadb.sh $(VENV)/mariadb
 
@@ -72,7 +92,7 @@ chromium: $(INSTALLED)  ## Unpack a browser for the tests, where apt-get can get
 
 test: $(INSTALLED) lint mariadb chromium  ## Check and test everything
 # Two at a time, in the order of collection: the demo, which is half of all, beside the rest (tests/conftest.py).
-	@$(BIN)/python -m pytest -m 'not chaos and not bi' -n 2 --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -m 'not chaos and not bi and not spark' -n 2 --no-loadscope-reorder $(ARGS)
 
 chaos: $(INSTALLED)  ## Kill, stop and cut, for long
 	@$(BIN)/python -m pytest -m chaos -n 2 --no-loadscope-reorder $(ARGS)
@@ -101,4 +121,4 @@ lock: $(INSTALLED)  ## Resolve requirements.lock anew from pyproject.toml
 		--custom-compile-command 'make lock' --upgrade --output-file requirements.lock pyproject.toml
 
 clean: down  ## Stop everything and remove the virtual environment
-	@rm -rf $(VENV) $(BI_VENV)
+	@rm -rf $(VENV) $(BI_VENV) $(SPARK_VENV)

@@ -174,12 +174,9 @@ class Landing:
             LandingCorruptError: there is one and it cannot be read.
             DestinationUnavailableError: the store does not answer.
         """
-        try:
-            body = bytes(obstore.get(self._store, key).bytes())
-        except FileNotFoundError:
+        body = self.read_whole(key)
+        if body is None:
             return None
-        except BaseError as error:
-            raise _unavailable(error) from error
         try:
             return msgspec.json.decode(body, type=Manifest)
         except msgspec.DecodeError as error:
@@ -187,6 +184,19 @@ class Landing:
                 f"The manifest {key} cannot be read: {error}.",
                 remedy="Restore it from a backup of the landing, or extract the load again.",
             ) from error
+
+    def read_whole(self, key: str) -> bytes | None:
+        """A small object, or None if there is none.
+
+        Raises:
+            DestinationUnavailableError: the store does not answer.
+        """
+        try:
+            return bytes(obstore.get(self._store, key).bytes())
+        except FileNotFoundError:
+            return None
+        except BaseError as error:
+            raise _unavailable(error) from error
 
     def manifest_of_loaded(self, key: str) -> Manifest:
         """The manifest of a load that is in raw.
@@ -263,9 +273,17 @@ class Landing:
         Raises:
             DestinationUnavailableError: the store does not answer or is full.
         """
-        body = _encoded(manifest)
+        self.replace(key, _encoded(manifest))
+
+    def replace(self, key: str, body: bytes) -> None:
+        """Put an object in the place of another, if there is one, in one step.
+
+        Raises:
+            DestinationUnavailableError: the store does not answer or is full.
+        """
         try:
             if self._folder is not None:
+                (self._folder / key).parent.mkdir(parents=True, exist_ok=True)
                 _write_durably(self._folder / key, body, replaces=True)
                 _flush((self._folder / key).parent)
             else:

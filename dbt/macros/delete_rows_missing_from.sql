@@ -7,12 +7,12 @@
     render(), because under `dbt run --empty` a bare reference is an empty subquery, and everything would be missing from it.
 #}
 {% macro delete_rows_missing_from(relation, key) %}
-    {% if model.config.materialized == 'incremental' %}
-    delete from {{ this }} as built
-    where not exists (
-        select 1
-        from {{ relation.render() }} as present
-        where present.{{ key }} = built.{{ key }}
-    )
-    {% endif %}
+{% if model.config.materialized == 'incremental' %}
+delete from {{ this }} as built
+where not exists (
+    select 1
+    from {{ relation.render() }} as present
+    where present.{{ key }} = built.{{ key }}
+)
+{% endif %}
 {% endmacro %}
