@@ -129,16 +129,12 @@ def three_weeks(history: History) -> None:
     header, first, second, third, *rest = (folder / "weather-2013-01-10.csv").read_text().splitlines(keepends=True)
     changed = "".join([header, _with_temperature(second, "9.50"), third, *rest, _with_temperature(first, "warm")])
     (folder / "weather-2013-01-10.csv").write_text(changed)
-    # As many degrees, with another zero: a number without bounds is another one then.
+    # As many degrees twice, with another zero: a number without bounds is another one then.
     header, *rest = (folder / "weather-2013-01-11.csv").read_text().splitlines(keepends=True)
-    (folder / "weather-2013-01-11.csv").write_text(
-        "".join([header, *(_with_temperature(line, "40.0") for line in rest)])
-    )
-    history.load("weather_files.weather")
-    (folder / "weather-2013-01-11.csv").write_text(
-        "".join([header, *(_with_temperature(line, "40.00") for line in rest)])
-    )
-    history.load("weather_files.weather")
+    for temperature in ("40.0", "40.00"):
+        content = "".join([header, *(_with_temperature(line, temperature) for line in rest)])
+        (folder / "weather-2013-01-11.csv").write_text(content)
+        history.load("weather_files.weather")
     operations.execute("delete from airlines where carrier = 'ZZ'")
     history.load("operations_db.airlines")
 
