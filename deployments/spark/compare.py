@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import psycopg
 import pyarrow.parquet as pq
 from psycopg import sql
 
 _MOST_EXAMPLES = 5
+_TYPES = ("bool", "int2", "int4", "int8", "float4", "float8", "numeric", "date", "timestamp", "timestamptz", "bytea")
+_SPARK_HAS = {psycopg.adapters.types[name].oid for name in _TYPES}
 Row = tuple[Any, ...]
 
 
@@ -59,10 +60,9 @@ def compare(connection: psycopg.Connection, schema: str, table: str, key: Sequen
         ValueError: they have not the same columns, or a key is there twice.
     """
     found = Comparison(f"{schema}.{table}")
-    cursor = connection.execute(sql.SQL("select * from {}").format(sql.Identifier(schema, table)))
-    found.columns = [column.name for column in cursor.description or ()]
-    here = _by_key(found, key, (tuple(map(_value, row)) for row in cursor))
-    there = _by_key(found, key, _rows(files, found.columns))
+    found.columns, rows = postgres_rows(connection, schema, table)
+    here = _by_key(found, key, rows)
+    there = _by_key(found, key, parquet_rows(files, found.columns))
     found.rows = len(here)
     found.values = len(here) * len(found.columns)
     found.only_here = [each for each in here if each not in there]
@@ -81,6 +81,18 @@ def compare(connection: psycopg.Connection, schema: str, table: str, key: Sequen
     return found
 
 
+def postgres_rows(connection: psycopg.Connection, schema: str, table: str) -> tuple[list[str], Iterator[Row]]:
+    """The names of a table's columns, and its rows, with texts for what Spark has no type for."""
+    name = sql.Identifier(schema, table)
+    columns = connection.execute(sql.SQL("select * from {} limit 0").format(name)).description or ()
+    values = sql.SQL(", ").join(
+        sql.SQL("{}" if column.type_code in _SPARK_HAS else "{}::text").format(sql.Identifier(column.name))
+        for column in columns
+    )
+    cursor = connection.execute(sql.SQL("select {} from {}").format(values, name))
+    return [column.name for column in columns], (tuple(map(_comparable, row)) for row in cursor)
+
+
 def _by_key(found: Comparison, key: Sequence[str], rows: Iterator[Row]) -> Mapping[Row, Row]:
     places = [found.columns.index(name) for name in key]
     by_key: dict[Row, Row] = {}
@@ -92,19 +104,22 @@ def _by_key(found: Comparison, key: Sequence[str], rows: Iterator[Row]) -> Mappi
     return by_key
 
 
-def _rows(files: Path, columns: Sequence[str]) -> Iterator[Row]:
+def parquet_rows(files: Path, columns: Sequence[str]) -> Iterator[Row]:
+    """The rows of a folder of Parquet files.
+
+    Raises:
+        ValueError: they have other columns.
+    """
     for file in sorted(files.glob("*.parquet")):
         parquet = pq.ParquetFile(file)
         if (names := parquet.schema_arrow.names) != [*columns]:
             raise ValueError(f"{files} has the columns {', '.join(names)}, PostgreSQL {', '.join(columns)}.")
         for batch in parquet.iter_batches():
             values = [column.to_pylist() for column in batch.columns]
-            yield from (tuple(map(_value, row)) for row in zip(*values, strict=True))
+            yield from (tuple(map(_comparable, row)) for row in zip(*values, strict=True))
 
 
-def _value(value: Any) -> Any:
-    if isinstance(value, UUID):
-        return str(value)
+def _comparable(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
     return value
