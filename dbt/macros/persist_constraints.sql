@@ -22,8 +22,10 @@
 {% set nulls = run_query(
     'select ' ~ 'count_if(' ~ never_null | join(' is null), count_if(') ~ ' is null) from ' ~ relation
 ).rows[0] %}
-{% for name in never_null if nulls[loop.index0] > 0 %}
+{% for name in never_null %}
+{% if nulls[loop.index0] > 0 %}
 {{ exceptions.raise_compiler_error(relation ~ ' has ' ~ nulls[loop.index0] ~ ' rows without ' ~ name ~ '.') }}
+{% endif %}
 {% endfor %}
 {% endif %}
 
