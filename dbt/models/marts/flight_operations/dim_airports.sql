@@ -48,8 +48,8 @@ inferred_members as (
         served_airport_codes.airport_code,
         -- The code stands in for the name, so that a label on a chart is never empty.
         served_airport_codes.airport_code as airport_name,
-        null::double precision as latitude_degrees,
-        null::double precision as longitude_degrees,
+        null::{{ float_type() }} as latitude_degrees,
+        null::{{ float_type() }} as longitude_degrees,
         false as has_plausible_location,
         null::integer as altitude_feet,
         null::integer as utc_offset_hours,
