@@ -105,17 +105,17 @@ def _by_key(found: Comparison, key: Sequence[str], rows: Iterator[Row]) -> Mappi
 
 
 def parquet_rows(files: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """The rows of a folder of Parquet files.
+    """The rows of a folder of Parquet files, with the columns in this order.
 
     Raises:
         ValueError: they have other columns.
     """
     for file in sorted(files.glob("*.parquet")):
         parquet = pq.ParquetFile(file)
-        if (names := parquet.schema_arrow.names) != [*columns]:
+        if sorted(names := parquet.schema_arrow.names) != sorted(columns):
             raise ValueError(f"{files} has the columns {', '.join(names)}, PostgreSQL {', '.join(columns)}.")
         for batch in parquet.iter_batches():
-            values = [column.to_pylist() for column in batch.columns]
+            values = [batch.column(name).to_pylist() for name in columns]
             yield from (tuple(map(_comparable, row)) for row in zip(*values, strict=True))
 
 
