@@ -16,8 +16,8 @@ POSTGRESQL_ALONE = {
 }
 SAME_EVERYWHERE = {"load_id_column", "rows_breaking"}
 OF_POSTGRESQL = re.compile(
-    r"at time zone|make_interval|num_n|generate_series|\bpg_|::text|::numeric(?!\()|::timestamptz|::double precision|::time\b|to_char"
-    r"|distinct on|extract\(epoch|\bilike\b"
+    r"at time zone|make_interval|num_n|generate_series|\bpg_|to_char|distinct on|extract\(epoch|\bilike\b"
+    r"|::text|::numeric(?!\()|::timestamptz|::double precision|::time\b"
 )
 
 
