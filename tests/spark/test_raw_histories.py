@@ -26,7 +26,8 @@ pytestmark = pytest.mark.spark
 
 _COLUMNS = (
     "id int, part text, amount numeric, price numeric(12,3), load int, state text, place text, day date,"
-    ' at timestamptz, local timestamp, yes boolean, "end" float8, code uuid, body bytea, tags text[], changed timestamptz'
+    ' at timestamptz, local timestamp, yes boolean, "end" float8, code uuid, body bytea, tags text[],'
+    " changed timestamptz"
 )
 _STREAMS: dict[str, dict[str, Any]] = {
     "merged": {"primary_key": ("id",), "cursor": Cursor("changed"), "deletes": Deletes(limit=0.99)},
