@@ -12,17 +12,8 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
+from connectors.destinations.warehouse.roles import ROLES
 from connectors.errors import ConfigurationError, DestinationUnavailableError
-
-ROLES = (
-    "headwater_owner",
-    "headwater_loader",
-    "headwater_transformer",
-    "headwater_publisher",
-    "headwater_watcher",
-    "headwater_reader",
-)
-"""The roles that the migrations grant to. They must exist; `docs/roles.md` says what each may do."""
 
 _OLDEST_SERVER = 160000
 
