@@ -9,6 +9,7 @@
     │   ├── WindowError             a window that is malformed, empty or not possible for the stream
     │   └── ChannelBrokenError      a channel of alerts takes nothing until someone mends it
     ├── TransientError              may pass by itself: retried, with a cap
+    │   ├── SecretsUnavailableError the store of secrets did not answer
     │   ├── SourceUnavailableError  the source did not answer, or answered "not now"
     │   ├── DestinationUnavailableError  the warehouse or the object store did not answer
     │   ├── StreamBusyError         another run is working on the same stream
@@ -27,6 +28,8 @@ and what to do next, and prints both.
 
 from __future__ import annotations
 
+from connectors.unsaid import UNSAID
+
 
 class HeadwaterError(Exception):
     """Base of all errors of this project: what happened, where, and what to do about it."""
@@ -41,13 +44,14 @@ class HeadwaterError(Exception):
         window: object | None = None,
         load_id: object | None = None,
     ) -> None:
-        self.what = what
-        self.remedy = remedy
+        # Whatever they quote: a secret that this process was given is in no error of ours.
+        self.what = UNSAID(what)
+        self.remedy = UNSAID(remedy)
         self.source = source
         self.stream = stream
         self.window = window
         self.load_id = load_id
-        super().__init__(what)
+        super().__init__(self.what)
 
     def at(
         self,
@@ -104,6 +108,10 @@ class SourceUnavailableError(TransientError):
 
 class DestinationUnavailableError(TransientError):
     """The warehouse or the object store cannot be reached."""
+
+
+class SecretsUnavailableError(TransientError):
+    """Where secrets are kept cannot be reached, or asks to be left alone for a while."""
 
 
 class StreamBusyError(TransientError):

@@ -12,7 +12,7 @@ from prefect.context import FlowRunContext
 from prefect.tasks import Task
 
 from connectors.destinations.warehouse.ledger import LoadReport
-from connectors.errors import DestinationUnavailableError, HeadwaterError
+from connectors.errors import DestinationUnavailableError, HeadwaterError, SecretsUnavailableError
 from connectors.ingest import WAREHOUSE_LOADER, Destination, ingest
 from connectors.model import Window, stream_of
 from connectors.registry import source_named
@@ -24,9 +24,10 @@ from tasks.progress import LoadProgress
 
 
 def worth_another_try(task: Task, run: TaskRun, state: State) -> bool:  # type: ignore[type-arg]  # noqa: ARG001 - Prefect's signature
-    """Only the warehouse's and landing's own trouble: a source is asked again inside its connector, once is enough."""
+    """Only the trouble of the warehouse, the landing and the store of secrets: a source is asked again inside its
+    connector, once is enough."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, DestinationUnavailableError)
+    return isinstance(error, DestinationUnavailableError | SecretsUnavailableError)
 
 
 @task(

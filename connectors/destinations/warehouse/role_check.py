@@ -6,6 +6,7 @@ comes by way of PUBLIC or of another role counts too. Any role may ask.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -43,7 +44,8 @@ class _Object:
     """A table, a column, a schema, the database: what privileges are on."""
 
     kind: str
-    name: sql.Composable
+    name: str
+    """As it is written in a statement."""
     owner: str
     held: Grants
     """What each role can do with it."""
@@ -119,12 +121,12 @@ def _role_deviations(connection: psycopg.Connection) -> Iterator[Deviation]:
     for member, granted in memberships:
         yield Deviation(
             f"{member} may do all that {granted} may: it is a member of it.",
-            sql.SQL("revoke {} from {}").format(sql.Identifier(granted), sql.Identifier(member)).as_string(connection),
+            f"revoke {_written(granted)} from {_written(member)}",
         )
 
 
 def _deviations_of(each: _Object) -> Iterator[Deviation]:
-    name = each.name.as_string(None)
+    name = each.name
     on = f"{each.kind} {name}" if each.kind != "table" else name
     if each.owners and each.owner not in each.owners:
         should = " or ".join(sorted(each.owners))
@@ -157,7 +159,7 @@ def _objects(connection: psycopg.Connection) -> Iterator[_Object]:
         "pg_catalog.has_database_privilege(role, d.oid, privilege)",
         ("connect", "create", "temporary"),
     ):
-        yield _Object("database", sql.Identifier(name), owner, held, DATABASE, frozenset((OWNER,)))
+        yield _Object("database", _written(name), owner, held, DATABASE, frozenset((OWNER,)))
     for name, owner, held in _ask(
         connection,
         "select n.nspname, pg_catalog.pg_get_userbyid(n.nspowner), {held} from pg_catalog.pg_namespace n order by 1",
@@ -167,7 +169,7 @@ def _objects(connection: psycopg.Connection) -> Iterator[_Object]:
         if (rule := rule_of(name)) is not None:
             # Of a database that was made by PostgreSQL 15 or later, `public` belongs to whoever owns the database.
             owner = OWNER if owner == "pg_database_owner" else owner
-            yield _Object("schema", sql.Identifier(name), owner, held, rule.grants, frozenset((rule.owner,)))
+            yield _Object("schema", _written(name), owner, held, rule.grants, frozenset((rule.owner,)))
     is_17 = connection.info.server_version >= 170000
     for schema, name, kind, owner, held in _ask(
         connection,
@@ -181,7 +183,7 @@ def _objects(connection: psycopg.Connection) -> Iterator[_Object]:
         if (rule := rule_of(schema)) is not None:
             expected = {} if kind == "S" else rule.exceptions.get(name, rule.inside)
             word = _KINDS.get(kind, "table")
-            yield _Object(word, sql.Identifier(schema, name), owner, held, expected, rule.owners_inside)
+            yield _Object(word, _written(schema, name), owner, held, expected, rule.owners_inside)
     for schema, name, column, owner, held in _ask(
         connection,
         "select n.nspname, c.relname, a.attname, pg_catalog.pg_get_userbyid(c.relowner), {held}"
@@ -199,7 +201,7 @@ def _objects(connection: psycopg.Connection) -> Iterator[_Object]:
             expected = {
                 role: (whole.get(role, _NONE) & set(_COLUMN_PRIVILEGES)) | single.get(role, _NONE) for role in ROLES
             }
-            yield _Object("table", sql.Identifier(schema, name), owner, held, expected, column=column)
+            yield _Object("table", _written(schema, name), owner, held, expected, column=column)
     for schema, name, signature, owner, held in _ask(
         connection,
         "select n.nspname, p.proname, p.oid::regprocedure::text, pg_catalog.pg_get_userbyid(p.proowner), {held}"
@@ -211,7 +213,7 @@ def _objects(connection: psycopg.Connection) -> Iterator[_Object]:
         # What others put into `public`, extensions above all, is out of reach: nobody may use that schema.
         if (rule := rule_of(schema)) is not None and schema != "public":
             expected = rule.exceptions.get(f"{name}()", {})
-            yield _Object("function", sql.SQL(signature), owner, held, expected, rule.owners_inside)
+            yield _Object("function", signature, owner, held, expected, rule.owners_inside)
 
 
 def _ask(
@@ -224,6 +226,13 @@ def _ask(
         {"roles": [PUBLIC, *ROLES], "privileges": list(privileges), **parameters},
     ).fetchall()
     return [(*row[:-1], _by_role(row[-1])) for row in rows]
+
+
+def _written(*names: str) -> str:
+    """A name as part of a statement that people read: in quotes where it needs them."""
+    return ".".join(
+        name if re.fullmatch("[a-z_][a-z0-9_]*", name) else f'"{name.replace(chr(34), 2 * chr(34))}"' for name in names
+    )
 
 
 def _by_role(pairs: list[str]) -> Grants:
