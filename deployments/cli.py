@@ -24,7 +24,19 @@ from connectors.destinations.warehouse.migrations import upgrade
 from connectors.errors import HeadwaterError
 from connectors.ingest import WAREHOUSE_OWNER
 from connectors.registry import SOURCES
-from deployments.commands import alerts, backfill, bi, forget, incidents, loads, page, publishing, watch, windows
+from deployments.commands import (
+    alerts,
+    backfill,
+    bi,
+    doctor,
+    forget,
+    incidents,
+    loads,
+    page,
+    publishing,
+    watch,
+    windows,
+)
 from deployments.commands.terminal import console, errors, step
 from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
@@ -36,7 +48,7 @@ from deployments.scaffold import Kind, NewSource, scaffold
 from tasks.status_page.site import INDEX, write_page
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-for commands in (windows.app, loads.app, forget.app, publishing.app, watch.app, page.app):
+for commands in (windows.app, loads.app, forget.app, publishing.app, watch.app, page.app, doctor.app):
     app.add_typer(commands)
 app.add_typer(backfill.app, name="backfill")
 app.add_typer(incidents.app, name="incidents")
@@ -188,7 +200,9 @@ def migrate() -> None:
 def register_command() -> None:
     """Write Prefect's blocks and variables from HEADWATER_* in the environment."""
     from deployments.deploy import register_blocks
+    from deployments.doctor.prefect_server import refuse_open_server
 
+    refuse_open_server(os.environ.get("PREFECT_API_URL"))
     for name in register_blocks():
         console.print(name)
 
@@ -197,7 +211,9 @@ def register_command() -> None:
 def deploy() -> None:
     """Make the work pool, apply every deployment of prefect.yaml, and the automations."""
     from deployments.deploy import deploy_all, ensure_work_pool
+    from deployments.doctor.prefect_server import refuse_open_server
 
+    refuse_open_server(os.environ.get("PREFECT_API_URL"))
     ensure_work_pool()
     deploy_all()
     console.print("All deployments are applied; `prefect deployment ls` lists them.")

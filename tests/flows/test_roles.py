@@ -78,12 +78,12 @@ def whole(postgres: Server, _transforms: Transforms, tmp_path_factory: pytest.Te
         postgres.drop_database(source)
 
 
-def relations(warehouse: Warehouse) -> list[tuple[str, str, str, str]]:
-    """Schema, name, owner and a column of every table and view in Headwater's schemas."""
+def relations(warehouse: Warehouse) -> list[tuple[str, str, str, str, str]]:
+    """Schema, name, kind, owner and a column of every table and view in Headwater's schemas."""
     found = warehouse.query(
-        "select n.nspname, c.relname, pg_get_userbyid(c.relowner), min(a.attname) from pg_class c"
+        "select n.nspname, c.relname, c.relkind::text, pg_get_userbyid(c.relowner), min(a.attname) from pg_class c"
         " join pg_namespace n on n.oid = c.relnamespace join pg_attribute a on a.attrelid = c.oid and a.attnum > 0"
-        " and not a.attisdropped where c.relkind in ('r', 'v', 'm') group by 1, 2, 3 order by 1, 2"
+        " and not a.attisdropped where c.relkind in ('r', 'v', 'm') group by 1, 2, 3, 4 order by 1, 2"
     )
     return [each for each in found if rule_of(each[0]) is not None]
 
@@ -98,7 +98,6 @@ def test_a_whole_warehouse_is_as_the_list_has_it(whole: Warehouse) -> None:
 
 def test_a_warehouse_made_as_the_page_says_is_as_the_list_has_it_before_anything_is_loaded(postgres: Server) -> None:
     name = f"roles_{time.monotonic_ns()}"
-    postgres.create_database(name)
     try:
         as_the_page_has_it(postgres, name)
         warehouse = Warehouse(postgres, name)
@@ -115,9 +114,11 @@ def test_what_is_promised_can_be_done_and_nothing_else(whole: Warehouse) -> None
     for role in ROLES:
         with whole.connect(SHORT[role]) as connection:
             connection.execute("set lock_timeout = '5s'")
-            for (schema, name, owner, column), privilege in product(relations(whole), STATEMENTS):
+            for (schema, name, kind, owner, column), privilege in product(relations(whole), STATEMENTS):
                 rule = rule_of(schema)
                 assert rule is not None
+                if privilege == "truncate" and kind == "v":
+                    continue  # no view can be emptied
                 granted = rule.exceptions.get(name, rule.inside).get(role, frozenset())
                 single = rule.exceptions.get(f"{name}.{column}", {}).get(role, frozenset())
                 # A role sees no table of a schema that it may not use, whatever it may do with the table.
@@ -147,22 +148,22 @@ def _may(connection: psycopg.Connection, statement: sql.Composed) -> bool:
     [
         (
             "grant select on ops.loads to public",
-            "PUBLIC, which is everybody, may select on ops.loads",
+            "PUBLIC, which is everybody, has select on ops.loads",
             "revoke select on table ops.loads from public",
         ),
         (
             "grant update (status) on ops.loads to headwater_reader",
-            "headwater_reader may update (status) on ops.loads",
+            "headwater_reader has update (status) on ops.loads",
             "revoke update (status) on table ops.loads from headwater_reader",
         ),
         (
             "revoke usage on schema serving from headwater_reader",
-            "headwater_reader may not usage on schema serving",
+            "headwater_reader lacks usage on schema serving",
             "grant usage on schema serving to headwater_reader",
         ),
         (
             "grant execute on function ops.note_changes to headwater_loader",
-            "headwater_loader may execute on function ops.note_changes()",
+            "headwater_loader has execute on function ops.note_changes()",
             "revoke execute on function ops.note_changes() from headwater_loader",
         ),
         (

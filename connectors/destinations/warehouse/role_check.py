@@ -145,7 +145,7 @@ def _deviations_of(each: _Object) -> Iterator[Deviation]:
             if names:
                 words = ", ".join(f"{word}{column}" for word in sorted(names))
                 yield Deviation(
-                    f"{who} {'may not' if verb == 'grant' else 'may'} {words} on {on}.",
+                    f"{who} {'lacks' if verb == 'grant' else 'has'} {words} on {on}.",
                     f"{verb} {words} on {each.kind} {name} {'to' if verb == 'grant' else 'from'} {role}",
                 )
 

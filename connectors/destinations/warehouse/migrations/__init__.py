@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psycopg
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from psycopg.errors import InsufficientPrivilege
 from sqlalchemy import create_engine, text
@@ -16,6 +18,25 @@ from connectors.destinations.warehouse.roles import ROLES
 from connectors.errors import ConfigurationError, DestinationUnavailableError
 
 _OLDEST_SERVER = 160000
+
+
+def revision(connection: psycopg.Connection) -> str | None:
+    """The shape that a warehouse has, asked as `headwater_owner`; None if it was never migrated."""
+    if connection.execute("select to_regclass('public.alembic_version')").fetchone() == (None,):
+        return None
+    row = connection.execute("select version_num from public.alembic_version").fetchone()
+    return str(row[0]) if row else None
+
+
+def newest_revision() -> str:
+    """The shape that this Headwater works with."""
+    return str(ScriptDirectory.from_config(_config()).get_current_head())
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    return config
 
 
 def upgrade(owner_url: URL, *, to: str = "head") -> None:
@@ -29,8 +50,7 @@ def upgrade(owner_url: URL, *, to: str = "head") -> None:
             schemas, or the warehouse's shape is newer than this Headwater.
         DestinationUnavailableError: it does not answer.
     """
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent))
+    config = _config()
     engine = create_engine(owner_url, connect_args={"connect_timeout": 10, "options": "-c timezone=UTC"})
     try:
         with engine.begin() as connection:

@@ -1,0 +1,32 @@
+"""Which addresses are this machine's own, and which of them others can reach."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_address
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as written, is this machine alone."""
+    if host in ("localhost", "") or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def own_addresses() -> list[str]:
+    """Addresses of this machine that are not loopback, as far as they can be found out."""
+    found: set[str] = set()
+    try:
+        import psutil
+
+        for addresses in psutil.net_if_addrs().values():
+            found |= {each.address for each in addresses if each.family == socket.AF_INET}
+    except ImportError:  # it comes with the extra `local`
+        try:
+            found |= {str(each[4][0]) for each in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+        except OSError:
+            return []
+    return sorted(each for each in found if not is_loopback(each))
