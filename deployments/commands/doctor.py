@@ -41,7 +41,7 @@ def doctor(
     anywhere = settings.Anywhere(environment, has_server=has_server)
     checks = [
         Check("Prefect server", lambda: prefect_server.prefect_server(api_url, auth=auth, key=key), seconds=45.0),
-        Check("settings", lambda: settings.settings(anywhere, has_server=has_server), seconds=45.0),
+        Check("settings", lambda: settings.settings(anywhere, default_home(), has_server=has_server), seconds=45.0),
         *warehouse.checks(anywhere),
         Check("landing", lambda: landing.landing(anywhere), seconds=30.0),
         Check("files", lambda: secrecy.files(anywhere, default_home()), seconds=30.0),

@@ -10,17 +10,21 @@ from uuid import uuid4
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from connectors.connections import Connections, StoreLocation
+from connectors.connections import StoreLocation
 from connectors.ingest import LANDING
 from connectors.object_store import local_folder, open_store
 from deployments.doctor.addresses import is_loopback
 from deployments.doctor.examination import Result, State
+from deployments.doctor.settings import Anywhere
 
 _WORDS = b"written by headwater doctor"
 
 
-def landing(connections: Connections) -> Iterator[Result]:
+def landing(connections: Anywhere) -> Iterator[Result]:
     """One object is written, read, written again (which must be refused), and deleted."""
+    if not connections.has(LANDING):
+        yield Result("landing", State.SKIPPED, f"{LANDING.environment_variable} is not set: see settings.")
+        return
     location = connections.object_store(LANDING)
     store = open_store(location, create=True)
     key = f"headwater-doctor-{uuid4()}"  # beside the folders of sources, where no load looks

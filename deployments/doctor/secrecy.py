@@ -45,7 +45,7 @@ def files(connections: Connections, home: Path) -> Iterator[Result]:
 
 def passwords(connections: Connections) -> Iterator[Result]:
     """Secrets that are too short to be any."""
-    short = []
+    short, looked = [], 0
     for requirement in requirements():
         try:
             if isinstance(requirement, Secret):
@@ -57,13 +57,16 @@ def passwords(connections: Connections) -> Iterator[Result]:
                 continue
         except HeadwaterError:
             continue  # said by others
+        looked += value is not None
         if value is not None and len(value) < _GUESSABLE:
             short.append(requirement.environment_variable)
     if short:
         said = f"Shorter than {_GUESSABLE} characters, and so to be guessed: {', '.join(short)}."
         yield Result("passwords", State.WARNING, said, "python3 -c 'import secrets; print(secrets.token_urlsafe(24))'")
+    elif not looked:
+        yield Result("passwords", State.SKIPPED, "None is set: see settings.")
     else:
-        yield Result("passwords", State.OK, f"None has less than {_GUESSABLE} characters.")
+        yield Result("passwords", State.OK, f"Of {looked}, none has less than {_GUESSABLE} characters.")
 
 
 def _project_files() -> Iterator[Path]:

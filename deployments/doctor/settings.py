@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy.engine import URL
@@ -50,6 +51,16 @@ class Anywhere:
             return read(self._environment)
         return read(self._prefect)
 
+    def has(self, requirement: Requirement) -> bool:
+        """Whether it is set anywhere, right or wrong; that it is not is what `settings` says."""
+        if self.is_here(requirement):
+            return True
+        try:
+            read(self, requirement)
+        except ConfigurationError:
+            return False
+        return True
+
     def is_here(self, requirement: Requirement) -> bool:
         """Whether the environment has it, right or wrong."""
         try:
@@ -78,9 +89,13 @@ def read(connections: Connections, requirement: Requirement) -> object:
     raise TypeError(f"nobody knows how to read a {requirement.kind}")
 
 
-def settings(connections: Anywhere, *, has_server: bool) -> Iterator[Result]:
+def settings(connections: Anywhere, home: Path, *, has_server: bool) -> Iterator[Result]:
     """What the destinations and each registered source need."""
     needed = requirements()
+    if not has_server and not any(map(connections.is_here, needed)) and (home / "env").is_file():
+        said = f"None of the {len(needed)} variables that flows need is set in this shell."
+        yield Result("settings", State.WRONG, said, f"For the local stack: . {home / 'env'}")
+        return
     prefect = PrefectConnections()
     here = missing = 0
     for requirement in needed:
@@ -119,7 +134,7 @@ def _is_registered(prefect: PrefectConnections, requirement: Requirement) -> boo
 
 
 def alerts(environment: EnvironmentConnections, *, has_server: bool) -> Iterator[Result]:
-    """Whether anybody hears of trouble: channels, and their secrets here (for the watcher) and with Prefect (for runs)."""
+    """Whether anybody hears of trouble: channels, and their secrets here (the watcher's) and with Prefect (the runs')."""
     routing = read_routing()
     if not routing.channels:
         yield Result(

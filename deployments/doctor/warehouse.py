@@ -10,15 +10,16 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 from sqlalchemy.engine import URL
 
-from connectors.connections import Connections, Database
+from connectors.connections import Database
 from connectors.database import address
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.migrations import newest_revision, revision
 from connectors.destinations.warehouse.role_check import deviations, strangers
 from connectors.destinations.warehouse.roles import ROLES
-from connectors.errors import ConfigurationError, HeadwaterError
+from connectors.errors import HeadwaterError
 from deployments.doctor.addresses import is_loopback
 from deployments.doctor.examination import Check, Result, State
+from deployments.doctor.settings import Anywhere
 
 OWNER = Database("warehouse_owner")
 _FOR_SOME = {
@@ -30,7 +31,7 @@ _SHOWN = 8
 _SKEW, _TOO_MUCH_SKEW = timedelta(seconds=2), timedelta(seconds=30)
 
 
-def checks(connections: Connections) -> list[Check]:
+def checks(connections: Anywhere) -> list[Check]:
     """All about the warehouse."""
     names = [role.removeprefix("headwater_") for role in ROLES]
     return [
@@ -46,15 +47,13 @@ def _database(role: str) -> Database:
     return Database(f"warehouse_{role}")
 
 
-def _entry(connections: Connections, role: str) -> Iterator[Result]:
+def _entry(connections: Anywhere, role: str) -> Iterator[Result]:
     name = f"warehouse as {role}"
-    try:
-        url = connections.database(_database(role))
-    except ConfigurationError as error:
-        if role in _FOR_SOME:
-            yield Result(name, State.SKIPPED, f"{_database(role).environment_variable} is not set: {_FOR_SOME[role]}.")
-            return
-        raise error.at() from None
+    if not connections.has(_database(role)):
+        why = _FOR_SOME.get(role, "see settings")
+        yield Result(name, State.SKIPPED, f"{_database(role).environment_variable} is not set: {why}.")
+        return
+    url = connections.database(_database(role))
     begun = time.monotonic()
     with closing(connect(url, "doctor", autocommit=True)) as connection:
         seconds = time.monotonic() - begun
@@ -77,12 +76,11 @@ def _entry(connections: Connections, role: str) -> Iterator[Result]:
         yield Result(name, State.OK, f"{address(url)}, PostgreSQL {version}, in {seconds * 1000:.0f} ms.")
 
 
-def _migrations(connections: Connections) -> Iterator[Result]:
-    try:
-        url = connections.database(OWNER)
-    except ConfigurationError:
+def _migrations(connections: Anywhere) -> Iterator[Result]:
+    if not connections.has(OWNER):
         yield Result("migrations", State.SKIPPED, f"{OWNER.environment_variable} is not set, and nobody else may look.")
         return
+    url = connections.database(OWNER)
     with translated_errors(), closing(connect(url, "doctor", autocommit=True)) as connection:
         found, newest = revision(connection), newest_revision()
     if found == newest:
@@ -95,7 +93,10 @@ def _migrations(connections: Connections) -> Iterator[Result]:
         yield Result("migrations", State.WRONG, said, "headwater migrate")
 
 
-def _roles(connections: Connections) -> Iterator[Result]:
+def _roles(connections: Anywhere) -> Iterator[Result]:
+    if not _has_any(connections):
+        yield Result("roles", State.SKIPPED, "No role's URL is set: see settings.")
+        return
     with _any_connection(connections) as connection:
         found, others = deviations(connection), strangers(connection)
     for each in found[:_SHOWN]:
@@ -113,7 +114,11 @@ def _roles(connections: Connections) -> Iterator[Result]:
         yield Result("roles", State.OK, "Each role may do what docs/roles.md says, and nothing else; PUBLIC nothing.")
 
 
-def _any_connection(connections: Connections) -> closing[psycopg.Connection]:
+def _has_any(connections: Anywhere) -> bool:
+    return any(connections.has(_database(role.removeprefix("headwater_"))) for role in ROLES)
+
+
+def _any_connection(connections: Anywhere) -> closing[psycopg.Connection]:
     """As whichever role gets in: catalogs are open to all."""
     trouble: HeadwaterError | None = None
     for role in ("watcher", "loader", "transformer", "publisher", "owner", "reader"):
@@ -125,7 +130,7 @@ def _any_connection(connections: Connections) -> closing[psycopg.Connection]:
     raise trouble
 
 
-def _tls(connections: Connections) -> Iterator[Result]:
+def _tls(connections: Anywhere) -> Iterator[Result]:
     urls: dict[str, URL] = {}
     for role in (role.removeprefix("headwater_") for role in ROLES):
         try:
@@ -143,7 +148,9 @@ def _tls(connections: Connections) -> Iterator[Result]:
             }[state]
             remedy = "add ?sslmode=verify-full&sslrootcert=/path/to/ca.pem to the URL, then: headwater register"
             yield Result("warehouse TLS", state, f"What is sent by {', '.join(variables)} {said}.", remedy)
-    if not away:
+    if not urls:
+        yield Result("warehouse TLS", State.SKIPPED, "No role's URL is set: see settings.")
+    elif not away:
         yield Result("warehouse TLS", State.OK, "The warehouse is on this machine: nothing goes over a network.")
     elif not set(judged.values()) & {State.WRONG, State.WARNING}:
         yield Result("warehouse TLS", State.OK, "Encrypted, and the server shows a certificate that is checked.")
@@ -156,7 +163,10 @@ def _tls_of(url: URL) -> State:
     return State.WARNING if mode == "require" else State.WRONG
 
 
-def _clock(connections: Connections, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Iterator[Result]:
+def _clock(connections: Anywhere, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Iterator[Result]:
+    if not _has_any(connections):
+        yield Result("clock", State.SKIPPED, "No role's URL is set: see settings.")
+        return
     with _any_connection(connections) as connection:
         before = now()
         row = connection.execute("select clock_timestamp()").fetchone()
