@@ -24,6 +24,7 @@ from connectors.destinations.warehouse.migrations import upgrade
 from connectors.errors import HeadwaterError
 from connectors.ingest import WAREHOUSE_OWNER
 from connectors.registry import SOURCES
+from connectors.unsaid import UNSAID
 from deployments.commands import (
     alerts,
     backfill,
@@ -58,14 +59,17 @@ app.add_typer(bi.app, name="bi")
 
 def main() -> None:
     """Run the command; an error of ours is one message and exit code 1, never a traceback."""
+    sys.excepthook = lambda kind, error, trace: sys.stderr.write(UNSAID.traceback(error))
     try:
         app()
     except (HeadwaterError, LocalStackError) as error:
-        errors.print(Text.assemble(("error: ", "bold red"), str(error)))
+        errors.print(Text.assemble(("error: ", "bold red"), UNSAID(str(error))))
         sys.exit(1)
     except OSError as error:
         errors.print(
-            Text.assemble(("error: ", "bold red"), f"{error}. Free what it names, then run the command again.")
+            Text.assemble(
+                ("error: ", "bold red"), f"{UNSAID(str(error))}. Free what it names, then run the command again."
+            )
         )
         sys.exit(1)
 

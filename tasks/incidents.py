@@ -15,6 +15,7 @@ from connectors.alerts.routing import read_routing
 from connectors.incidents.announcing import announcer
 from connectors.incidents.checks import take_stock
 from connectors.incidents.observe import Observed
+from connectors.unsaid import UNSAID
 from tasks.alerts import send_alerts
 from tasks.bounded import within_deadline
 from tasks.credentials import WAREHOUSE_WATCHER, PrefectConnections
@@ -32,12 +33,16 @@ DEADLINE_SECONDS = 5.0
 
 @contextmanager
 def noticed(*scopes: str) -> Iterator[None]:
-    """Look at some subjects once this is over, however it ends, and send the alerts that are due.
+    """Look at some subjects once this is over, however it ends, and send the alerts that are due. What others raise is
+    cleared of secrets: Prefect makes the run's state of it.
 
     Use it inside a flow, around all that it does.
     """
     try:
         yield
+    except Exception as error:
+        UNSAID.clear(error)
+        raise
     finally:
         notice(*scopes)
         send_alerts()

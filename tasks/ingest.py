@@ -17,6 +17,7 @@ from connectors.ingest import WAREHOUSE_LOADER, Destination, ingest
 from connectors.model import Window, stream_of
 from connectors.registry import source_named
 from connectors.shared_read import SharedRead, shared_read
+from connectors.unsaid import UNSAID
 from tasks.credentials import PrefectConnections
 from tasks.names import task_named
 from tasks.openlineage import load_events
@@ -60,6 +61,7 @@ def ingest_stream(
     connections = PrefectConnections()
     window = Window.parse(start, end) if start and end else None
     with (
+        cleared(),
         LoadProgress(system, definition, connections, window, is_full=full_refresh) as watch,
         load_events(system, definition, connections, window) as told,
     ):
@@ -76,6 +78,16 @@ def ingest_stream(
             watch=watch,
         )
     return told.reports
+
+
+@contextmanager
+def cleared() -> Iterator[None]:
+    """What is raised within is cleared of secrets: Prefect makes the task run's state of it."""
+    try:
+        yield
+    except Exception as error:
+        UNSAID.clear(error)
+        raise
 
 
 @contextmanager
