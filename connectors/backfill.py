@@ -29,6 +29,7 @@ from connectors.errors import ConfigurationError, HeadwaterError, TransientError
 from connectors.ingest import Destination, Logger, ingest
 from connectors.model import Source, Stream, Window
 from connectors.replay import replay
+from connectors.unsaid import UNSAID
 
 ROWS_AT_ONCE = 1_000_000
 """How many rows a batch is to have, by estimate: so many that what a load costs beside its rows is little of it, and so
@@ -216,7 +217,7 @@ class Worker:
                 [
                     "waiting" if again else "failed",
                     max(1, len(batch.windows) // 2) if again else None,
-                    str(error)[:4000],
+                    UNSAID(str(error))[:4000],
                     self._id,
                     [window.start for window in batch.windows],
                 ],

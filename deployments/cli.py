@@ -59,7 +59,7 @@ app.add_typer(bi.app, name="bi")
 
 def main() -> None:
     """Run the command; an error of ours is one message and exit code 1, never a traceback."""
-    sys.excepthook = lambda kind, error, trace: sys.stderr.write(UNSAID.traceback(error))
+    sys.excepthook = lambda _kind, error, _trace: sys.stderr.write(UNSAID.traceback(error))
     try:
         app()
     except (HeadwaterError, LocalStackError) as error:

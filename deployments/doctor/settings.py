@@ -134,7 +134,7 @@ def _is_registered(prefect: PrefectConnections, requirement: Requirement) -> boo
 
 
 def alerts(environment: EnvironmentConnections, *, has_server: bool) -> Iterator[Result]:
-    """Whether anybody hears of trouble: channels, with their secrets here (the watcher's) and at Prefect (the runs')."""
+    """Whether anybody hears of trouble: channels, with secrets here (the watcher's) and at Prefect (the runs')."""
     routing = read_routing()
     if not routing.channels:
         yield Result(

@@ -27,6 +27,7 @@ from sqlalchemy.engine import URL
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.errors import FencedError, StreamBusyError
 from connectors.model import Window
+from connectors.unsaid import UNSAID
 
 LEASE_SECONDS = 60.0
 """How long a lease outlives the last sign of life of its holder. A holder that was killed is noticed at once, by its
@@ -419,7 +420,7 @@ def abandon(connection: psycopg.Connection, load_id: UUID, manifest_key: str, er
     connection.execute(
         "update ops.loads set status = 'failed', manifest_key = %s, error = %s, error_kind = %s"
         " where load_id = %s and status <> 'loaded'",
-        [manifest_key, str(error)[:4000], type(error).__name__, load_id],
+        [manifest_key, UNSAID(str(error))[:4000], type(error).__name__, load_id],
     )
 
 
@@ -428,7 +429,7 @@ def mark_failed(connection: psycopg.Connection, load_id: UUID, error: Exception)
     connection.execute(
         "update ops.loads set status = case when status = 'landed' then status else 'failed' end, error = %s,"
         " error_kind = %s where load_id = %s and status <> 'loaded'",
-        [str(error)[:4000], type(error).__name__, load_id],
+        [UNSAID(str(error))[:4000], type(error).__name__, load_id],
     )
 
 
