@@ -8,11 +8,14 @@ INSTALLED := $(VENV)/.installed
 # Superset pins other versions of what we use, so it has an environment of its own.
 BI_VENV := .venv-bi
 BI_INSTALLED := $(BI_VENV)/.installed
+# The tools that look at our dependencies have one too, so that they are none of them.
+AUDIT_VENV := .venv-audit
+AUDIT_INSTALLED := $(AUDIT_VENV)/.installed
 
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo advance down destroy status bi bi-down bi-test bi-lock mariadb chromium test chaos slim bench lint format lock clean
+.PHONY: help install demo advance down destroy status bi bi-down bi-test bi-lock mariadb chromium test chaos slim bench lint format lock audit audit-lock sbom clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -100,5 +103,24 @@ lock: $(INSTALLED)  ## Resolve requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --no-annotate \
 		--custom-compile-command 'make lock' --upgrade --output-file requirements.lock pyproject.toml
 
+sbom: $(AUDIT_INSTALLED)  ## Write what we depend on as CycloneDX (build/sbom.cdx.json, and Superset's)
+	@mkdir -p build
+	@$(AUDIT_VENV)/bin/cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml --output-file build/sbom.cdx.json requirements.lock
+	@$(AUDIT_VENV)/bin/cyclonedx-py requirements --output-reproducible --output-file build/sbom-bi.cdx.json deployments/bi/requirements.lock
+	@echo "build/sbom.cdx.json, build/sbom-bi.cdx.json"
+
+audit: $(AUDIT_INSTALLED)  ## Ask whether a dependency has a known vulnerability (needs the internet)
+	@$(AUDIT_VENV)/bin/pip-audit --disable-pip --require-hashes --progress-spinner off --requirement requirements.lock $(ARGS)
+	@$(AUDIT_VENV)/bin/pip-audit --disable-pip --require-hashes --progress-spinner off --requirement deployments/bi/requirements.lock $(ARGS)
+
+audit-lock: $(INSTALLED)  ## Resolve the lock of the audit's tools anew
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command 'make audit-lock' --upgrade --output-file .ci/audit.lock .ci/audit.in
+
+$(AUDIT_INSTALLED): .ci/audit.lock
+	@$(PYTHON) -m venv $(AUDIT_VENV)
+	@$(AUDIT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r .ci/audit.lock
+	@touch $@
+
 clean: down  ## Stop everything and remove the virtual environment
-	@rm -rf $(VENV) $(BI_VENV)
+	@rm -rf $(VENV) $(BI_VENV) $(AUDIT_VENV) build

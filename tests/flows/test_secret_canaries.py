@@ -15,7 +15,7 @@ from uuid import uuid4
 import obstore
 import pytest
 import zstandard
-from prefect.logging.handlers import APILogHandler
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
 from psycopg import sql
 from sqlalchemy.engine import make_url
@@ -209,7 +209,7 @@ def test_no_secret_is_in_any_byte_that_a_run_leaves(
             pipeline([system.name for system in SYSTEMS])
         with pytest.raises(HeadwaterError, match=r"no things for \*\*\*"):
             ingest("careless")
-        APILogHandler.flush()
+        APILogWorker.drain_all(timeout=20)
 
     # All of them were used, and all that could be said of them was.
     asked = str([(request.path, request.headers, request.parameters, request.body) for request in api.requests])
