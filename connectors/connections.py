@@ -218,7 +218,7 @@ def parse_database_url(text: str, where: str) -> URL:
         raise _no_database_url(where) from None
     UNSAID.add(str(url.password) if url.password is not None else None)
     # An @ within the password ends it too early: the rest of it would be taken for host or database, and told.
-    if url.host and "@" in _USER_AND_PASSWORD.sub("", text, count=1):
+    if url.get_backend_name() != "sqlite" and "@" in _USER_AND_PASSWORD.sub("", text, count=1):
         raise _no_database_url(where)
     return url
 

@@ -363,7 +363,11 @@ class Landing:
         _check(landed, digest)
 
     def _blocks(self, landed: LandedObject, digest: hashlib._Hash) -> Iterator[bytes]:
-        for stored in obstore.get(self._store, landed.key).stream(min_chunk_size=_READ_BYTES):
+        try:
+            found = obstore.get(self._store, landed.key)
+        except ValueError:  # it leads out of the landing
+            raise _corrupt(landed, "has a key that no object can have") from None
+        for stored in found.stream(min_chunk_size=_READ_BYTES):
             block = bytes(stored)
             digest.update(block)
             yield block

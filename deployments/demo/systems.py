@@ -10,7 +10,7 @@ from psycopg import sql
 
 from deployments.demo import clock, operations_database, weather_files
 from deployments.demo.flights_api import KEY_VARIABLE
-from deployments.local.environment import WAREHOUSE
+from deployments.local.environment import WAREHOUSE, role_name
 from deployments.local.errors import LocalStackError
 from deployments.local.ports import LOOPBACK
 from deployments.local.processes import Service
@@ -67,12 +67,13 @@ def advance(stack: LocalStack, *, by: timedelta | None = None, to: datetime | No
 def _refresh(stack: LocalStack, server: PostgresServer, now: datetime) -> None:
     weather_files.deliver(stack.home, now)
     operations_database.advance(server, stack.secrets, now)
-    _set_warehouse_clock(server, now)
+    _set_warehouse_clock(stack, server, now)
 
 
-def _set_warehouse_clock(server: PostgresServer, now: datetime) -> None:
+def _set_warehouse_clock(stack: LocalStack, server: PostgresServer, now: datetime) -> None:
     """Tests of freshness ask the warehouse what time it is; see `current_instant` in dbt/packages/headwater_tests."""
-    with server.connect() as connection:
+    owner = role_name("owner")
+    with server.connect(WAREHOUSE, role=owner, password=stack.secrets.password(owner)) as connection:
         connection.execute(
             sql.SQL("alter database {} set headwater.now = {}").format(
                 sql.Identifier(WAREHOUSE), sql.Literal(clock.iso(now))

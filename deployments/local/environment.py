@@ -18,8 +18,8 @@ from deployments.local.server import database_url
 
 WAREHOUSE = "headwater"
 WAREHOUSE_ROLES = ("owner", "loader", "transformer", "publisher", "watcher", "reader")
-# Roles that make schemas: raw and ops, the dbt layers, serving. The reader only ever reads.
-WAREHOUSE_CREATORS = ("owner", "loader", "transformer", "publisher")
+# Roles that make schemas: ops and serving, raw, the dbt layers.
+WAREHOUSE_CREATORS = ("owner", "loader", "transformer")
 PREFECT_DATABASE = "prefect"
 
 # Of the user's own Prefect installation: any of these would send our processes to another server or another login.

@@ -68,7 +68,7 @@ NAMES = (
     .filter(bool)
 )
 """As PostgreSQL takes them: 63 bytes at most, no NUL."""
-FEW = settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+FEW = settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 BAD_TABLE = 'x"; drop table witness; --\'%s {{ ref("a") }}'
 BAD_COLUMN = "a'); drop table witness; --%(x)s:y"
 
@@ -314,7 +314,7 @@ class Recorder(httpx.BaseTransport):
         return httpx.Response(200, headers={"Content-Type": "application/json"}, content=b"[]")
 
 
-@settings(max_examples=250)
+@settings(max_examples=150)
 @given(LINKS, st.booleans())
 @example("https://api.example.com:8443@evil.example.com/", True)
 @example("https://api.example.com:8443\\@evil.example.com/", False)
@@ -347,7 +347,7 @@ SECRETS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=8, ma
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(SECRETS, st.sampled_from(["@", "/", ":", "#", "?", "@@", "@x:", "@x/", "@x?", "[", "%", ""]), SECRETS)
 def test_a_password_that_is_not_encoded_is_the_password_or_refused_and_never_shown(
     first: str, odd: str, last: str
