@@ -8,6 +8,7 @@ processes. Who may read it is AWS's matter: the machine's own role, or the usual
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -95,6 +96,9 @@ def _ask(reference: Reference) -> str:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
+    # Its own debug log has every answer, whole.
+    if (told := logging.getLogger("botocore")).getEffectiveLevel() < logging.INFO:
+        told.setLevel(logging.INFO)
     try:
         client = boto3.session.Session().client(
             "secretsmanager",
@@ -120,6 +124,11 @@ def _ask(reference: Reference) -> str:
     except NoRegionError:
         raise ConfigurationError(
             f"{_begun(reference)} cannot be read: no region is set.", remedy="Set AWS_DEFAULT_REGION."
+        ) from None
+    except ValueError:
+        raise ConfigurationError(
+            f"{_begun(reference)} cannot be read: the address of AWS is none.",
+            remedy="Correct AWS_ENDPOINT_URL_SECRETS_MANAGER, or AWS_ENDPOINT_URL.",
         ) from None
     except BotoCoreError as error:
         raise SecretsUnavailableError(

@@ -11,7 +11,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from connectors.connections import Database, EnvironmentConnections, Secret
-from connectors.errors import ConfigurationError, HeadwaterError, SecretsUnavailableError
+from connectors.errors import ConfigurationError, SecretsUnavailableError
 from connectors.stored_secrets import forget_secrets
 from tests.telling import heard
 
@@ -119,7 +119,7 @@ def test_a_secret_that_is_no_database_is_refused_and_not_told(secrets: Any, valu
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "kind"), [("http://127.0.0.1:1", SecretsUnavailableError), ("http://[::1", HeadwaterError)]
+    ("endpoint", "kind"), [("http://127.0.0.1:1", SecretsUnavailableError), ("http://[::1", ConfigurationError)]
 )
 def test_a_store_that_does_not_answer_is_worth_another_try(
     endpoint: str, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
