@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -100,7 +101,7 @@ def _ask(reference: Reference) -> str:
     if (told := logging.getLogger("botocore")).getEffectiveLevel() < logging.INFO:
         told.setLevel(logging.INFO)
     try:
-        client = boto3.session.Session().client(
+        client = boto3.session.Session(region_name=os.environ.get("AWS_REGION")).client(
             "secretsmanager",
             config=Config(
                 connect_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS, retries={"total_max_attempts": _ATTEMPTS}
@@ -123,7 +124,7 @@ def _ask(reference: Reference) -> str:
         ) from None
     except NoRegionError:
         raise ConfigurationError(
-            f"{_begun(reference)} cannot be read: no region is set.", remedy="Set AWS_DEFAULT_REGION."
+            f"{_begun(reference)} cannot be read: no region is set.", remedy="Set AWS_REGION."
         ) from None
     except ValueError:
         raise ConfigurationError(
@@ -161,4 +162,4 @@ def _value(found: str, reference: Reference) -> str:
 
 def _begun(reference: Reference) -> str:
     text = str(reference)
-    return text[0].upper() + text[1:]
+    return f"{text[0].upper()}{text[1:]},"

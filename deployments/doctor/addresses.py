@@ -1,19 +1,10 @@
-"""Which addresses are this machine's own, and which of them others can reach."""
+"""By which addresses others can reach this machine."""
 
 from __future__ import annotations
 
 import socket
-from ipaddress import ip_address
 
-
-def is_loopback(host: str) -> bool:
-    """Whether a host, as written, is this machine alone."""
-    if host in ("localhost", "") or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+from connectors.addresses import is_loopback
 
 
 def own_addresses() -> list[str]:

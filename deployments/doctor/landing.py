@@ -10,10 +10,10 @@ from uuid import uuid4
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
+from connectors.addresses import is_loopback
 from connectors.connections import StoreLocation
 from connectors.ingest import LANDING
 from connectors.object_store import local_folder, open_store
-from deployments.doctor.addresses import is_loopback
 from deployments.doctor.examination import Result, State
 from deployments.doctor.settings import Anywhere
 
@@ -70,7 +70,7 @@ def _privacy(location: StoreLocation) -> Iterator[Result]:
             )
         return
     endpoint = urlsplit(location.options.get("endpoint", ""))
-    if endpoint.scheme == "http" and not is_loopback(endpoint.hostname or ""):
+    if endpoint.scheme == "http" and not is_loopback(endpoint.hostname or "localhost"):
         yield Result(
             "landing",
             State.WARNING,

@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 import httpx
 import prefect
 
+from connectors.addresses import is_loopback
 from connectors.errors import ConfigurationError
 from deployments.deploy import WORK_POOL
-from deployments.doctor.addresses import is_loopback, own_addresses
+from deployments.doctor.addresses import own_addresses
 from deployments.doctor.examination import Result, State
 
 _SECONDS = 5.0
@@ -130,7 +131,7 @@ def refuse_open_server(api_url: str | None) -> None:
     Raises:
         ConfigurationError: it does.
     """
-    host = urlsplit(api_url or "").hostname or ""
+    host = urlsplit(api_url or "").hostname or "localhost"
     if api_url and not is_loopback(host) and lets_strangers_in(api_url):
         raise ConfigurationError(
             f"The Prefect server {host} lets anybody in, without a password: anybody could run what is sent there.",

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 from sqlalchemy.engine import URL
 
+from connectors.addresses import is_loopback
 from connectors.connections import Database
 from connectors.database import address
 from connectors.destinations.warehouse.connection import connect, translated_errors
@@ -17,7 +18,6 @@ from connectors.destinations.warehouse.migrations import newest_revision, revisi
 from connectors.destinations.warehouse.role_check import deviations, strangers
 from connectors.destinations.warehouse.roles import ROLES
 from connectors.errors import HeadwaterError
-from deployments.doctor.addresses import is_loopback
 from deployments.doctor.examination import Check, Result, State
 from deployments.doctor.settings import Anywhere
 
@@ -137,7 +137,7 @@ def _tls(connections: Anywhere) -> Iterator[Result]:
             urls[role] = connections.database(_database(role))
         except HeadwaterError:
             continue
-    away = {role: url for role, url in urls.items() if not is_loopback(url.host or "")}
+    away = {role: url for role, url in urls.items() if not is_loopback(url.host or "localhost")}
     judged = {role: _tls_of(url) for role, url in away.items()}
     for state in (State.WRONG, State.WARNING):
         variables = [_database(role).environment_variable for role, found in judged.items() if found is state]

@@ -36,7 +36,7 @@ def secrets(store: str, monkeypatch: pytest.MonkeyPatch) -> Any:
         "AWS_ENDPOINT_URL_SECRETS_MANAGER": store,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "eu-central-1",
+        "AWS_REGION": "eu-central-1",
     }.items():
         monkeypatch.setenv(name, value)
     forget_secrets()
