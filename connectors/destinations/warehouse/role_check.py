@@ -53,6 +53,8 @@ class _Object:
     owners: frozenset[str] = _NONE
     """Who may own it; empty: that is judged elsewhere."""
     column: str | None = None
+    may_lack: bool = False
+    """Whether what is missing is no deviation."""
 
 
 def deviations(connection: psycopg.Connection) -> list[Deviation]:
@@ -142,7 +144,7 @@ def _deviations_of(each: _Object) -> Iterator[Deviation]:
         who = "PUBLIC, which is everybody," if role == PUBLIC else role
         column = f" ({each.column})" if each.column else ""
         for verb, names in (("grant", expected - held), ("revoke", held - expected)):
-            if names:
+            if names and not (verb == "grant" and each.may_lack):
                 words = ", ".join(f"{word}{column}" for word in sorted(names))
                 yield Deviation(
                     f"{who} {'lacks' if verb == 'grant' else 'has'} {words} on {on}.",
@@ -183,7 +185,15 @@ def _objects(connection: psycopg.Connection) -> Iterator[_Object]:
         if (rule := rule_of(schema)) is not None:
             expected = {} if kind == "S" else rule.exceptions.get(name, rule.inside)
             word = _KINDS.get(kind, "table")
-            yield _Object(word, _written(schema, name), owner, held, expected, rule.owners_inside)
+            yield _Object(
+                word,
+                _written(schema, name),
+                owner,
+                held,
+                expected,
+                rule.owners_inside,
+                may_lack=rule.is_built_anew,
+            )
     for schema, name, column, owner, held in _ask(
         connection,
         "select n.nspname, c.relname, a.attname, pg_catalog.pg_get_userbyid(c.relowner), {held}"

@@ -47,6 +47,8 @@ class SchemaRule:
     """On every table and view in it, unless `exceptions` names that."""
     exceptions: Mapping[str, Grants] = field(default_factory=dict)
     """On single tables and views; on columns as `table.column`; on functions as `name()`."""
+    is_built_anew: bool = False
+    """Whether dbt makes tables of it anew: they have their grants when the build has ended, and until then lack them."""
 
 
 DATABASE = _grants(
@@ -138,8 +140,17 @@ SCHEMAS: tuple[SchemaRule, ...] = (
     SchemaRule("staging", TRANSFORMER, {}, _of(TRANSFORMER)),
     SchemaRule("intermediate", TRANSFORMER, {}, _of(TRANSFORMER)),
     SchemaRule("snapshots", TRANSFORMER, {}, _of(TRANSFORMER)),
-    SchemaRule("failures", TRANSFORMER, _grants(owner="usage"), _of(TRANSFORMER), _grants(owner="select")),
-    SchemaRule("marts", TRANSFORMER, _grants(publisher="usage"), _of(TRANSFORMER), _grants(publisher="select")),
+    SchemaRule(
+        "failures", TRANSFORMER, _grants(owner="usage"), _of(TRANSFORMER), _grants(owner="select"), is_built_anew=True
+    ),
+    SchemaRule(
+        "marts",
+        TRANSFORMER,
+        _grants(publisher="usage"),
+        _of(TRANSFORMER),
+        _grants(publisher="select"),
+        is_built_anew=True,
+    ),
     SchemaRule(
         "changes",
         OWNER,
