@@ -48,7 +48,7 @@ class SchemaRule:
     exceptions: Mapping[str, Grants] = field(default_factory=dict)
     """On single tables and views; on columns as `table.column`; on functions as `name()`."""
     is_built_anew: bool = False
-    """Whether dbt makes tables of it anew: they have their grants when the build has ended, and until then lack them."""
+    """Whether dbt makes tables of it anew: they have their grants when the build has ended, not before."""
 
 
 DATABASE = _grants(
