@@ -35,6 +35,7 @@ from deployments.commands import (
     loads,
     page,
     publishing,
+    review,
     watch,
     windows,
 )
@@ -55,6 +56,7 @@ app.add_typer(backfill.app, name="backfill")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(bi.app, name="bi")
+app.add_typer(review.app, name="review")
 
 
 def main() -> None:

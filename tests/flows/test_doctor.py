@@ -39,8 +39,8 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs/security.md").read_text()
 
 
 @pytest.fixture(scope="module")
-def new_warehouse(postgres: Server) -> Iterator[Warehouse]:
-    """As docs/roles.md makes it; empty."""
+def new_warehouse(postgres: Server, _warehouse_template: str) -> Iterator[Warehouse]:
+    """As docs/roles.md makes it, with the roles of the template; empty."""
     name = f"doctor_{time.monotonic_ns()}"
     as_the_page_has_it(postgres, name)
     warehouse = Warehouse(postgres, name)
