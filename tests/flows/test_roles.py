@@ -83,7 +83,8 @@ def relations(warehouse: Warehouse) -> list[tuple[str, str, str, str, str]]:
     found = warehouse.query(
         "select n.nspname, c.relname, c.relkind::text, pg_get_userbyid(c.relowner), min(a.attname) from pg_class c"
         " join pg_namespace n on n.oid = c.relnamespace join pg_attribute a on a.attrelid = c.oid and a.attnum > 0"
-        " and not a.attisdropped and a.attidentity = '' where c.relkind in ('r', 'v', 'm') group by 1, 2, 3, 4 order by 1, 2"
+        " and not a.attisdropped and a.attidentity = '' where c.relkind in ('r', 'v', 'm')"
+        " group by 1, 2, 3, 4 order by 1, 2"
     )
     return [each for each in found if rule_of(each[0]) is not None]
 
@@ -96,9 +97,8 @@ def test_a_whole_warehouse_is_as_the_list_has_it(whole: Warehouse) -> None:
         assert strangers(connection) == []
 
 
-def test_a_warehouse_made_as_the_page_says_is_as_the_list_has_it_before_anything_is_loaded(
-    postgres: Server, _warehouse_template: str
-) -> None:
+@pytest.mark.usefixtures("_warehouse_template")  # makes the roles
+def test_a_warehouse_made_as_the_page_says_is_as_the_list_has_it_before_anything_is_loaded(postgres: Server) -> None:
     name = f"roles_{time.monotonic_ns()}"
     try:
         as_the_page_has_it(postgres, name)
