@@ -1,9 +1,10 @@
-"""A whole local stack to be hurt: PostgreSQL, Prefect server, worker, watcher and the demo's sources, with channels that
-listen. It has a home and ports of its own, and a month of data at most."""
+"""A whole local stack to be hurt: PostgreSQL, Prefect server, worker, watcher, the demo's sources, and channels that
+listen. It has a home and ports of its own, and little data: the demo's clock stands early in the year."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ channels:
   hook: {kind: webhook}
 routes:
   - channels: [slack, hook]
+    severity: error
 """
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
@@ -66,6 +68,20 @@ class Site:
         with server.connect(database) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
+
+    def flights(self) -> list[tuple[Any, ...]]:
+        """What raw has of the flights, and what the ledger says of them, whichever loads brought them."""
+        rows = "md5(string_agg(md5((to_jsonb(t) - '{_load_id,_loaded_at}'::text[])::text), '' order by id)), count(*)"
+        windows = "select count(*), sum(rows) from ops.windows where source = 'flights_api'"
+        loads = "select sum(rows_inserted) from ops.loads where source = 'flights_api'"
+        return self.query(f"select {rows}, ({loads}) from raw_flights_api.flights t") + self.query(windows)
+
+    def forget_flights(self) -> None:
+        """Raw, ledger and landing know nothing of the flights, as at first."""
+        self.query("drop schema raw_flights_api cascade")
+        for table in ("window_changes", "windows", "quarantine", "schema_changes", "watermarks", "loads"):
+            self.query(f"delete from ops.{table} where source = 'flights_api'")
+        shutil.rmtree(self.stack.home / "landing" / "flights_api", ignore_errors=True)
 
     @property
     def api_url(self) -> str:
@@ -129,11 +145,12 @@ class Site:
         return time.monotonic() - begun
 
     def quiet(self, within: float = 600) -> list[str]:
-        """Wait until nothing is wrong any more and all of it was told; what was told since the last time."""
+        """Wait until nothing is wrong any more (a week of data is worth warnings) and all of it was told; what was told
+        since the last time."""
         pending = (
             "select 1 from ops.alerts where delivered_at is null and superseded_by is null and given_up_at is null"
         )
-        still = f"select 1 from ops.incidents where closed_at is null union all {pending}"
+        still = f"select 1 from ops.incidents where closed_at is null and severity <> 'warning' union all {pending}"
         wait(lambda: not self.query(still), "all is well again", within)
         found = self.subjects()
         self.heard = len(self.hook.taken)
