@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -41,14 +41,17 @@ class Machine:
 
 
 @contextmanager
-def machine(number: int = 1) -> Iterator[Machine]:
-    """A machine; the test is skipped where none can be made."""
+def machine(ports: Iterable[int] = ()) -> Iterator[Machine]:
+    """A machine; the test is skipped where none can be made.
+
+    Args:
+        ports: of this machine's loopback, which are found on that one's loopback too.
+    """
     if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "iptables"))):
         pytest.skip("needs root, ip and iptables: a network namespace is a machine to be cut off")
-    name = f"hw{os.getpid() % 10**6}n{number}"
-    subnet = f"10.231.{os.getpid() % 200}.{4 * number}"
-    gateway, own = (f"{subnet.rpartition('.')[0]}.{4 * number + last}" for last in (1, 2))
-    inside = f"{name}i"
+    number = os.getpid()
+    name, inside = f"hw{number}", f"hw{number}i"
+    gateway, own = (f"10.231.{number % 250}.{last}" for last in (1, 2))
     rules = [
         ("PREROUTING", "-i", name, "-p", "tcp", "-j", "DNAT", "--to-destination", "127.0.0.1"),
         ("INPUT", "-i", name, "-p", "tcp", "-j", "SNAT", "--to-source", "127.0.0.1"),
@@ -65,6 +68,12 @@ def machine(number: int = 1) -> Iterator[Machine]:
         _run("sysctl", "-qw", f"net.ipv4.conf.{name}.route_localnet=1")
         for rule in rules:
             _run("iptables", "-t", "nat", "-A", *rule)
+        for port in ports:
+            there = ("ip", "netns", "exec", name)
+            _run(*there, "sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1")
+            to = ("-d", "127.0.0.1", "-p", "tcp", "--dport", str(port), "-j", "DNAT", "--to-destination", gateway)
+            _run(*there, "iptables", "-t", "nat", "-A", "OUTPUT", *to)
+            _run(*there, "iptables", "-t", "nat", "-A", "POSTROUTING", "-o", inside, "-j", "SNAT", "--to-source", own)
         yield Machine(name, gateway)
     finally:
         for rule in rules:

@@ -17,6 +17,16 @@ from deployments.local.server import database_url
 PREFECT_SERVER = "prefect-server"
 PREFECT_WORKER = "prefect-worker"
 WATCHER = "watcher"
+RETENTION = {
+    # What the server forgets, so that its database does not grow for ever: runs with their tasks, logs and artifacts
+    # (without this none, ever), and events.
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(60 * 86_400),
+    "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": str(7 * 86_400),
+    # One for each half minute of each run: most of all events, and of no use once the run is over.
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": '{"prefect.flow-run.heartbeat": 86400}',
+}
+"""Of any server, this one or another; docs/many-machines.md says what they are and what they cost. In seconds."""
 PREFECT_PORT = 4200
 WORK_POOL = "headwater"
 _WORKER_NAME = "local"
@@ -30,7 +40,7 @@ def prefect_server(variables: Mapping[str, str], *, port: int, postgres_port: in
         name=PREFECT_SERVER,
         command=tuple(command),
         # The server alone knows how to reach its database, and nothing of the warehouse.
-        environment={**variables, "PREFECT_API_DATABASE_CONNECTION_URL": database},
+        environment={**variables, **RETENTION, "PREFECT_API_DATABASE_CONNECTION_URL": database},
         health_url=f"http://{LOOPBACK}:{port}/api/health",
         # The first start also creates some seventy tables.
         deadline_seconds=180.0,
