@@ -22,11 +22,11 @@ RETENTION = {
     # (without this none, ever), and events.
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(60 * 86_400),
-    "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": str(7 * 86_400),
+    "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P7D",
     # One for each half minute of each run: most of all events, and of no use once the run is over.
     "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": '{"prefect.flow-run.heartbeat": 86400}',
 }
-"""Of any server, this one or another; docs/many-machines.md says what they are and what they cost. In seconds."""
+"""Of any server, this one or another; docs/many-machines.md says what they are and what they cost. The numbers are seconds."""
 PREFECT_PORT = 4200
 WORK_POOL = "headwater"
 _WORKER_NAME = "local"
