@@ -26,7 +26,7 @@ RETENTION = {
     # One for each half minute of each run: most of all events, and of no use once the run is over.
     "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": '{"prefect.flow-run.heartbeat": 86400}',
 }
-"""Of any server, this one or another; docs/many-machines.md says what they are and what they cost. The numbers are seconds."""
+"""Of any server, this one or another: see docs/many-machines.md. The numbers are seconds."""
 PREFECT_PORT = 4200
 WORK_POOL = "headwater"
 _WORKER_NAME = "local"

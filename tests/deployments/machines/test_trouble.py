@@ -14,7 +14,7 @@ from datetime import timedelta
 import pytest
 
 from deployments.demo import clock, systems
-from tests.deployments.machines.site import Site, site, wait
+from tests.deployments.machines.site import Site, is_over, site, wait
 
 pytestmark = pytest.mark.chaos
 
@@ -37,10 +37,13 @@ def _both_channels_hear_the_same(place: Site) -> Iterator[None]:
     assert [body["text"] for body in place.slack.taken] == [body["subject"] for body in place.hook.taken]
 
 
-def once_and_over(subjects: list[str], *titles: str) -> None:
+def once_and_over(place: Site, *titles: str) -> None:
     """Each trouble was told when it began and when it was over, and there was no other."""
-    begun = [subject for subject in subjects if not subject.startswith(("[recovered", "[was "))]
-    over = [subject for subject in subjects if subject not in begun]
+    for title in titles:
+        place.over(title)
+    subjects = place.quiet()
+    over = [subject for subject in subjects if is_over(subject)]
+    begun = [subject for subject in subjects if not is_over(subject)]
     for kind in (begun, over):
         assert len(kind) == len(titles), subjects
         assert all(any(title in subject for subject in kind) for title in titles), subjects
@@ -51,7 +54,7 @@ def test_a_killed_server_is_told_of_once_and_that_it_is_back_once(place: Site) -
     place.told("The Prefect server does not answer", within=3 * MINUTE)
     time.sleep(2 * MINUTE)  # two more rounds find the same
     place.stack.start_prefect_server()
-    once_and_over(place.quiet(), "The Prefect server does not answer")
+    once_and_over(place, "The Prefect server does not answer")
 
 
 def test_a_killed_database_is_told_of_past_the_outbox_that_is_in_it(place: Site) -> None:
@@ -60,7 +63,7 @@ def test_a_killed_database_is_told_of_past_the_outbox_that_is_in_it(place: Site)
     place.told("The warehouse does not answer", within=3 * MINUTE)
     time.sleep(2 * MINUTE)
     place.stack.start_postgres()
-    once_and_over(place.quiet(), "The warehouse does not answer")
+    once_and_over(place, "The warehouse does not answer")
     assert place.query("select count(*) from ops.incidents where title like 'The warehouse does not answer%'") == [(1,)]
 
 
@@ -75,7 +78,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_run_is_told_of_and_so_is_its
     place.told("transform/nyc crashed", within=max(1.0, killed + 4 * MINUTE - time.monotonic()))
     place.stack.start_worker()
     place.completed("transform/nyc")
-    once_and_over(place.quiet(), "No worker is there", "transform/nyc crashed")
+    once_and_over(place, "No worker is there", "transform/nyc crashed")
 
 
 def test_a_source_that_is_frozen_behind_green_loads_is_told_of_and_an_old_window_makes_it_no_newer(place: Site) -> None:
@@ -91,7 +94,7 @@ def test_a_source_that_is_frozen_behind_green_loads_is_told_of_and_an_old_window
     assert len(place.subjects()) == 1, "neither told again nor over"
     systems.advance(place.stack, to=now)
     place.completed("pipeline/nyc")
-    once_and_over(place.quiet(), "flights_are_recent")
+    once_and_over(place, "flights_are_recent")
 
 
 def test_what_happens_while_slack_answers_500_is_told_there_once_when_it_is_back(place: Site) -> None:
@@ -108,4 +111,4 @@ def test_what_happens_while_slack_answers_500_is_told_there_once_when_it_is_back
     wait(lambda: len(place.slack.taken) > count, "Slack hears of it", 6 * MINUTE)
     place.prefect(f"variables/{variable['id']}", {"value": variable["value"]}, method="PATCH")
     place.completed("ingest/flights-api")
-    once_and_over(place.quiet(), "flights_api")
+    once_and_over(place, "flights_api")
