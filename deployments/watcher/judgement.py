@@ -25,6 +25,8 @@ class Limits:
     """How long each thing may last before it is a sign."""
 
     worker_silent: timedelta = timedelta(minutes=2)
+    back: timedelta = timedelta(minutes=3)
+    """How long what a server says of workers and runs is not judged once it is back: nobody could tell it anything."""
     late: timedelta = timedelta(minutes=10)
     waiting_its_turn: timedelta = timedelta(hours=6)
     pending: timedelta = timedelta(minutes=12)

@@ -113,6 +113,8 @@ class Watcher:
         self._silence: timedelta | None = None
         """How long the warehouse had not heard of a watcher, when it last answered."""
         self._has_returned = False
+        self._server_back_at: datetime | None = None
+        """Since when the server answers again; None if it always did."""
         self._said = ""
 
     def round(self) -> Round:
@@ -189,8 +191,8 @@ class Watcher:
             trouble = self._memory.look("server", why, found.at)
             if trouble.looks >= LOOKS:
                 found.signs = [server_sign(trouble.why, trouble.since)]
-        else:
-            self._memory.forget("server")
+        elif self._memory.forget("server") is not None:
+            self._server_back_at = found.at
         if warehouse is None:
             return
         if state is None:
@@ -198,12 +200,14 @@ class Watcher:
             if found.signs:
                 observe(warehouse, "prefect server", found.signs, announce=self._announce, run_id=_RUN)
             return
+        observe(warehouse, "prefect server", [], announce=self._announce, run_id=_RUN)
+        if self._server_back_at is not None and found.at - self._server_back_at < self._limits.back:
+            return
         workers = worker_signs(state, found.at, self._limits)
         runs = run_signs(state, found.at, self._limits, _nodes(warehouse, state))
         found.signs = [*workers, *runs]
         with self._guarded("runs that do not begin", found):
             self._give_up_stuck_runs(state, found.at)
-        observe(warehouse, "prefect server", [], announce=self._announce, run_id=_RUN)
         observe(warehouse, "workers", workers, announce=self._announce, run_id=_RUN)
         observe(warehouse, "runs", runs, announce=self._announce, run_id=_RUN)
 

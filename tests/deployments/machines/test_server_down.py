@@ -57,7 +57,7 @@ def test_a_run_under_way_and_schedules_outlast_ten_minutes_without_a_server(plac
 
     missed = runs_due(place, every_minute, down, back)
     assert missed, "a schedule was due meanwhile"
-    wait(lambda: not runs_due(place, every_minute, down, back, "SCHEDULED"), "each missed run is dealt with", 180)
+    wait(lambda: not runs_due(place, every_minute, down, back, "SCHEDULED"), "each missed run is dealt with", 600)
     wait(lambda: not runs_due(place, every_minute, down, back, "PENDING", "RUNNING"), "and over", 180)
     done = [each["state_type"] for each in runs_due(place, every_minute, down, back)]
     assert set(done) <= {"COMPLETED", "CANCELLED"}

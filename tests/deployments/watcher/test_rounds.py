@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import State, StateType
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
@@ -186,6 +188,33 @@ def test_a_run_that_nobody_begins_is_ended_where_the_server_has_missed_it(
         assert client.read_flow_run(run.id).state_name == "Crashed"
         client.delete_deployment(deployment)
     assert told(hook, "taken/taken") == ["opened"], "that it does not begin; that it crashed is the same trouble"
+
+
+def test_a_server_that_was_away_is_not_believed_that_nobody_was_there_meanwhile(
+    tmp_path: Path, routing: Routing, hook: Receiver, warehouse: Warehouse, prefect_server: str
+) -> None:
+    """Workers could not report to it, and runs that were due could not begin."""
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="deserted", type="process"))
+        flow = client.create_flow_from_name("waiting")
+        deployment = client.create_deployment(flow, "waiting", work_pool_name="deserted")
+        client.create_flow_run_from_deployment(deployment)
+    try:
+        watching = watcher(tmp_path, routing, hook, url(warehouse))
+        watching.round()
+
+        back = watcher(
+            tmp_path, routing, hook, url(warehouse), prefect_server, limits=Limits(back=timedelta(seconds=3))
+        )
+        assert back.round().signs == []
+        assert told(hook, "No worker is there") == []
+        time.sleep(3)
+        assert "worker silent" in [sign.kind for sign in back.round().signs]
+        assert told(hook, "No worker is there") == ["opened"]
+    finally:
+        with get_client(sync_client=True) as client:
+            client.delete_deployment(deployment)
+            client.delete_work_pool("deserted")
 
 
 def test_a_memory_that_cannot_be_read_is_empty(tmp_path: Path) -> None:
