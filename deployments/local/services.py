@@ -27,6 +27,9 @@ RETENTION = {
     "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": '{"prefect.flow-run.heartbeat": 86400}',
 }
 """Of any server, this one or another: see docs/many-machines.md. The numbers are seconds."""
+PATIENCE = {"PREFECT_CLIENT_RETRY_EXTRA_CODES": "500"}
+"""Of any worker: what a server answers whose database is away. Without it a worker ends, and its runs with it, after a
+minute of that; with it after a quarter of an hour."""
 PREFECT_PORT = 4200
 WORK_POOL = "headwater"
 _WORKER_NAME = "local"
@@ -57,7 +60,7 @@ def prefect_worker(variables: Mapping[str, str], *, temporary: Path) -> Service:
         command=tuple(command),
         # Prefect keeps its runs' storage at a fixed path in the temporary folder: in /tmp, two users of one machine
         # would be in each other's way.
-        environment={**variables, "PREFECT_WORKER_QUERY_SECONDS": "1", "TMPDIR": str(temporary)},
+        environment={**variables, **PATIENCE, "PREFECT_WORKER_QUERY_SECONDS": "1", "TMPDIR": str(temporary)},
         ready=lambda record: _has_reported(api_url, record),
         deadline_seconds=120.0,
     )

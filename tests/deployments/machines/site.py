@@ -97,6 +97,12 @@ class Site:
         run = self.prefect(f"deployments/{found['id']}/create_flow_run", {"parameters": parameters})
         return str(run["id"])
 
+    def pause(self, *deployments: str) -> None:
+        """No run of them begins by itself."""
+        for name in deployments:
+            found = self.prefect(f"deployments/name/{name}", method="GET")
+            self.prefect(f"deployments/{found['id']}", {"paused": True}, method="PATCH")
+
     def state(self, run_id: str) -> dict[str, Any]:
         found: dict[str, Any] = self.prefect(f"flow_runs/{run_id}", method="GET")
         return found

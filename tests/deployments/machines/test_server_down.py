@@ -21,6 +21,7 @@ pytestmark = pytest.mark.chaos
 DOWN_SECONDS = float(os.environ.get("HEADWATER_CHAOS_DOWN_SECONDS", "600"))
 AGAIN_SECONDS = 512 + 60
 """How long after its return the server hears of a run that has ended: the last of its attempts is so long apart."""
+BRING_FLIGHTS = ("ingest/flights-api", "catch-up/nyc", "pipeline/nyc")
 BACKFILL = {"mode": "all", "rows_at_once": 1, "at_once": 1, "build": False}
 LOADED = "select count(*) from ops.backfill_windows join ops.backfills b using (backfill_id) where"
 LOADED += " backfill_windows.state = 'loaded' and b.started_at = (select max(started_at) from ops.backfills)"
@@ -29,6 +30,7 @@ LOADED += " backfill_windows.state = 'loaded' and b.started_at = (select max(sta
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with site(tmp_path_factory.mktemp("down") / "home", clock="2013-02-09T17:00:00") as found:
+        found.pause(*BRING_FLIGHTS)
         yield found
 
 

@@ -76,6 +76,7 @@ class Elsewhere:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with site(tmp_path_factory.mktemp("two") / "home", clock=f"{END}T17:00:00") as found:
+        found.pause("ingest/flights-api", "catch-up/nyc", "pipeline/nyc")
         yield found
 
 
