@@ -4,17 +4,22 @@
 `register` fills them from the environment, so a block exists because code says so, and can be made anew anywhere. Where
 a variable names a secret that is kept elsewhere (`connectors.stored_secrets`), the block has that name and no secret,
 for a database too: then it is a `Secret` block.
+
+What a run has asked for once it need not ask again: its loads go on while the server is away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar, cast
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from prefect.blocks.core import Block
 from prefect.blocks.system import Secret as SecretBlock
+from prefect.context import FlowRunContext
 from prefect.variables import Variable
 from prefect_sqlalchemy import ConnectionComponents, SqlAlchemyConnector
 from pydantic import SecretStr
@@ -70,9 +75,30 @@ OPTIONAL: tuple[Requirement, ...] = (STATUS_PAGE, DOCS_LINK, STATUS_PAGE_LINK, F
 without."""
 
 
+Ask = TypeVar("Ask", bound=Callable[..., Any])
+
+
+def _once_a_run(ask: Ask) -> Ask:
+    """Ask the server for a connection once in each flow run; outside of runs each time."""
+    kept: dict[tuple[UUID, Requirement], Any] = {}
+
+    @wraps(ask)
+    def answer(connections: PrefectConnections, requirement: Requirement) -> Any:
+        context = FlowRunContext.get()
+        if context is None or context.flow_run is None:
+            return ask(connections, requirement)
+        key = (context.flow_run.id, requirement)
+        if key not in kept:
+            kept[key] = ask(connections, requirement)
+        return kept[key]
+
+    return cast(Ask, answer)
+
+
 class PrefectConnections:
     """`Connections` kept by the Prefect server."""
 
+    @_once_a_run
     def setting(self, requirement: Setting) -> str:
         return self._variable(requirement)
 
@@ -81,9 +107,11 @@ class PrefectConnections:
         value = Variable.get(requirement.name)
         return str(value) if value else None
 
+    @_once_a_run
     def secret(self, requirement: Secret) -> str:
         return resolved_secret(str(self._block(SecretBlock, requirement).get()), _secret_block(requirement))
 
+    @_once_a_run
     def database(self, requirement: Database) -> URL:
         try:
             info = self._block(SqlAlchemyConnector, requirement).connection_info
@@ -101,6 +129,7 @@ class PrefectConnections:
         UNSAID.add(str(url.password) if url.password is not None else None)
         return url
 
+    @_once_a_run
     def object_store(self, requirement: ObjectStore) -> StoreLocation:
         url = self._variable(requirement)
         if not url.startswith("s3://"):

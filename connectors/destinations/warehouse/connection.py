@@ -27,6 +27,12 @@ _SETTINGS = {
     "lock_timeout": "90s",
     # Notices a client that vanished while its statement runs, so that its locks go soon.
     "client_connection_check_interval": "5s",
+    # Notices a client whose machine is gone, or cut off, while it has nothing to say: what it held is free after a
+    # minute. The system's own settings would take two hours.
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "60s",
 }
 
 
