@@ -11,7 +11,6 @@ demo's clock, so that one that was killed is made good by the next.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import threading
