@@ -15,7 +15,7 @@ import yaml
 from kubernetes_asyncio.config import kube_config
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings
 
 from deployments.deploy import ensure_work_pool
 from deployments.work_pools.pools import Kind, placed
