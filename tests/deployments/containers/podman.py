@@ -149,7 +149,9 @@ class Podman:
         archive = self.home / "root.tar"
         self._run(["tar", "--create", "--file", str(archive), "--directory", str(root), "."])
         arguments = [argument for change in changes for argument in ("--change", change)]
-        self._run(["podman", "import", *arguments, str(archive), f"localhost/{tag if '/' in tag else f'library/{tag}'}"])
+        self._run(
+            ["podman", "import", *arguments, str(archive), f"localhost/{tag if '/' in tag else f'library/{tag}'}"]
+        )
         archive.unlink()
         shutil.rmtree(root)
 
@@ -193,7 +195,9 @@ class Podman:
             check=False,
             timeout=1200,
         )
-        assert outcome.returncode == 0 or not check, f"{' '.join(command)}\n{outcome.stdout[-4000:]}{outcome.stderr[-4000:]}"
+        assert outcome.returncode == 0 or not check, (
+            f"{' '.join(command)}\n{outcome.stdout[-4000:]}{outcome.stderr[-4000:]}"
+        )
         return outcome
 
 

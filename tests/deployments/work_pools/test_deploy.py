@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.responses import DeploymentResponse
 
 from connectors.errors import ConfigurationError
@@ -18,7 +19,7 @@ from tests.deployments.work_pools.test_templates import ENVIRONMENT, prefect_yam
 @pytest.fixture(autouse=True)
 def server(prefect_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The tests' server, on which nothing is left."""
-    for name, value in ENVIRONMENT.items():
+    for name, value in {**ENVIRONMENT, "PREFECT_API_URL": prefect_server}.items():  # `prefect deploy` is a process
         monkeypatch.setenv(name, value)
     yield
     with get_client(sync_client=True) as client:
@@ -48,9 +49,8 @@ def test_a_pool_is_made_then_left_alone_then_made_as_it_was() -> None:
         made = client.read_work_pool("headwater-kubernetes")
         deploy.ensure_work_pool(Kind.KUBERNETES)
         assert client.read_work_pool("headwater-kubernetes") == made
-        changed = {**made.base_job_template, "variables": {"type": "object", "properties": {}}}
-        from prefect.client.schemas.actions import WorkPoolUpdate
-
+        changed = copy.deepcopy(made.base_job_template)
+        changed["variables"]["properties"]["finished_job_ttl"]["default"] = 5
         client.update_work_pool("headwater-kubernetes", WorkPoolUpdate(base_job_template=changed, concurrency_limit=3))
         deploy.ensure_work_pool(Kind.KUBERNETES)
         after = client.read_work_pool("headwater-kubernetes")
