@@ -1,9 +1,9 @@
 """A place to build the image and run the services in, where there is no Docker: podman, in namespaces of its own.
 
 The base images that the files name cannot be fetched everywhere. Under their names stand: Debian 13 with its own Python
-3.13; the same with the PostgreSQL of the package index, and a script that does of the image's entry point what compose.yaml
-relies on; the same with the SeaweedFS of the package index. Everything is kept in one folder, so that a second run is
-faster; delete it to begin anew.
+3.13; Debian 13 with the PostgreSQL of the package index, and a script that does of the image's entry point what
+compose.yaml relies on; Debian 13 with the SeaweedFS of the package index. Everything is kept in one folder, so that a
+second run is faster; delete it to begin anew.
 """
 
 from __future__ import annotations
@@ -69,19 +69,16 @@ class Podman:
         if os.geteuid() != 0 or shutil.which("apt-get") is None:
             pytest.skip("building and running containers here takes root, and Debian's podman and debootstrap")
         if not all(shutil.which(program) for program in ("podman", "runc", "iptables", "debootstrap")):
-            subprocess.run(["apt-get", "update", "--quiet"], check=True)
-            command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *PACKAGES]
-            subprocess.run(command, check=True)
+            for command in (["update"], ["install", "--yes", "--no-install-recommends", *PACKAGES]):
+                subprocess.run(["apt-get", "--quiet", *command], check=True)  # noqa: S607 (the machine's)
 
     # Images, with the network of the machine: packages come from it.
 
     def build(self, target: str, tag: str) -> None:
         """Build a target of the Dockerfile; layers that did not change are taken from before."""
-        self._run(
-            ["podman", "build", "--isolation", "chroot", "--network", "host", "--format", "docker"]
-            + ["--ignorefile", str(FOLDER / "Dockerfile.dockerignore"), "--file", str(FOLDER / "Dockerfile")]
-            + ["--target", target, "--tag", tag, str(ROOT)]
-        )
+        how = ("--isolation=chroot", "--network=host", "--format=docker")
+        files = (f"--ignorefile={FOLDER}/Dockerfile.dockerignore", f"--file={FOLDER}/Dockerfile")
+        self._run(["podman", "build", *how, *files, f"--target={target}", f"--tag={tag}", str(ROOT)])
 
     def stand_ins(self, base: str) -> None:
         """Make the images that the files name, unless they are there."""
@@ -156,8 +153,7 @@ class Podman:
         shutil.rmtree(root)
 
     def _has(self, tag: str) -> bool:
-        name = f"localhost/{tag if '/' in tag else f'library/{tag}'}"
-        command = ["podman", "image", "exists", name]
+        command = ["podman", "image", "exists", _whole_name(tag)]
         return subprocess.run(command, env=self.environment, check=False).returncode == 0
 
     def _run(self, command: Sequence[str]) -> None:
@@ -170,7 +166,10 @@ class Podman:
 
     def open(self) -> None:
         """Make the namespaces: a network whose only way is its own loopback and bridges, and mounts."""
-        self._holder = subprocess.Popen(["unshare", "--net", "--mount", "sleep", "infinity"], start_new_session=True)
+        self._holder = subprocess.Popen(
+            ["unshare", "--net", "--mount", "sleep", "infinity"],  # noqa: S607 (the machine's)
+            start_new_session=True,
+        )
         while os.readlink(f"/proc/{self._holder.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
             assert self._holder.poll() is None
         self("ip", "link", "set", "lo", "up")
@@ -188,7 +187,10 @@ class Podman:
         """Run a program inside, and return what it said."""
         assert self._holder is not None
         outcome = subprocess.run(
-            ["nsenter", "--target", str(self._holder.pid), "--net", "--mount", f"--wd={FOLDER}", "--", *command],
+            [  # noqa: S607 (the machine's)
+                *("nsenter", "--target", str(self._holder.pid), "--net", "--mount", f"--wd={FOLDER}", "--"),
+                *command,
+            ],
             env={**self.environment, **variables},
             capture_output=True,
             text=True,

@@ -111,10 +111,10 @@ def test_the_image_has_no_compiler_no_package_manager_of_its_own_and_no_tests(po
 
     assert inside("for each in cc gcc g++ c++ ld as make; do command -v $each; done; echo end") == "end\n"
     assert inside("ls /opt/headwater/venv/bin | grep -c '^pip' || true").strip() == "0"
-    assert inside("ls /opt/headwater").split() == sorted(
-        ["LICENSE", "README.md", "connectors", "dbt", "deployments", "flows", "prefect.yaml", "prepared"]
-        + ["pyproject.toml", "tasks", "venv"]
-    )
+    assert set(inside("ls /opt/headwater").split()) == {
+        *("LICENSE", "README.md", "connectors", "dbt", "deployments", "flows", "prefect.yaml", "pyproject.toml"),
+        *("prepared", "tasks", "venv"),
+    }
     assert "sources" in inside("headwater --help")
 
 
