@@ -113,7 +113,7 @@ class Podman:
             self._import(
                 root,
                 images["postgres"],
-                "ENV PGDATA=/var/lib/postgresql/18/docker",
+                "ENV PGDATA=/var/lib/postgresql/18/docker LANG=C.UTF-8",
                 'ENTRYPOINT ["docker-entrypoint.sh"]',
                 'CMD ["postgres", "-c", "listen_addresses=*"]',
                 "STOPSIGNAL SIGINT",
@@ -187,7 +187,7 @@ class Podman:
         """Run a program inside, and return what it said."""
         assert self._holder is not None
         outcome = subprocess.run(
-            [  # noqa: S607 (the machine's)
+            [
                 *("nsenter", "--target", str(self._holder.pid), "--net", "--mount", f"--wd={FOLDER}", "--"),
                 *command,
             ],
@@ -197,10 +197,14 @@ class Podman:
             check=False,
             timeout=1200,
         )
-        assert outcome.returncode == 0 or not check, (
-            f"{' '.join(command)}\n{outcome.stdout[-4000:]}{outcome.stderr[-4000:]}"
-        )
+        if check:
+            said = outcome.stdout[-4000:] + outcome.stderr[-4000:]
+            assert outcome.returncode == 0, f"{' '.join(command)}\n{said}"
         return outcome
+
+
+def _whole_name(tag: str) -> str:
+    return f"localhost/{tag if '/' in tag else f'library/{tag}'}"
 
 
 def compose_services() -> Mapping[str, Any]:
