@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -206,3 +207,23 @@ def test_every_variable_of_the_environment_is_documented() -> None:
         if "environment" in variable
     }
     assert documented == read | {KIND_VARIABLE}
+
+
+def test_kubernetes_takes_the_worker_which_fits_its_pool() -> None:
+    documents = list(yaml.safe_load_all((ROOT / "deployments/work_pools/kubernetes_worker.yaml").read_text()))
+    for document in documents:
+        kubernetes_validate.validate(document, "1.33", strict=True)
+    defaults = {name: each.get("default") for name, each in read_template(Kind.KUBERNETES)["variables"].items()}
+    names = {f"{each['kind']} {each['metadata']['name']}" for each in documents}
+    assert f"Namespace {defaults['namespace']}" in names
+    assert f"ServiceAccount {defaults['service_account_name']}" in names
+    worker = next(each for each in documents if each["kind"] == "Deployment")
+    (container,) = worker["spec"]["template"]["spec"]["containers"]
+    assert Kind.KUBERNETES.pool in container["args"]
+    secrets = [each["valueFrom"]["secretKeyRef"]["name"] for each in container["env"] if "valueFrom" in each]
+    assert secrets == [defaults["auth_secret"]]
+    # What it has no right to it cannot do: the kinds that Prefect's worker makes and looks at.
+    role = next(each for each in documents if each["kind"] == "Role")
+    assert {resource for rule in role["rules"] for resource in rule["resources"]} == {
+        *("jobs", "pods", "pods/log", "events"),
+    }
