@@ -15,7 +15,7 @@ AUDIT_INSTALLED := $(AUDIT_VENV)/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo advance down destroy status bi bi-down bi-test bi-lock mariadb chromium test chaos slim bench lint format lock audit audit-lock sbom clean
+.PHONY: help install demo advance down destroy status bi bi-down bi-test bi-lock mariadb chromium test containers-test chaos slim bench lint format lock audit audit-lock sbom clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -75,7 +75,10 @@ chromium: $(INSTALLED)  ## Unpack a browser for the tests, where apt-get can get
 
 test: $(INSTALLED) lint mariadb chromium  ## Check and test everything
 # Two at a time, in the order of collection: the demo, which is half of all, beside the rest (tests/conftest.py).
-	@$(BIN)/python -m pytest -m 'not chaos and not bi' -n 2 --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -m 'not chaos and not bi and not containers' -n 2 --no-loadscope-reorder $(ARGS)
+
+containers-test: $(INSTALLED)  ## Build the image and run all of compose.yaml, as root, where apt-get can get podman
+	@$(BIN)/python -m pytest -m containers $(ARGS)
 
 chaos: $(INSTALLED)  ## Kill, stop and cut, for long
 	@$(BIN)/python -m pytest -m chaos -n 2 --no-loadscope-reorder $(ARGS)
@@ -102,6 +105,14 @@ format: $(INSTALLED)  ## Bring code into shape
 lock: $(INSTALLED)  ## Resolve requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --no-annotate \
 		--custom-compile-command 'make lock' --upgrade --output-file requirements.lock pyproject.toml
+# What the image installs is part of it, in the same versions.
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes --no-annotate \
+		--extra mysql --extra openlineage --extra docker --extra kubernetes --constraint requirements.lock \
+		--custom-compile-command 'make lock' --output-file deployments/containers/requirements.lock \
+		pyproject.toml deployments/containers/requirements.in
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes --no-annotate --no-deps \
+		--constraint requirements.lock --custom-compile-command 'make lock' \
+		--output-file deployments/containers/demo.lock deployments/containers/demo.in
 
 sbom: $(AUDIT_INSTALLED)  ## Write what we depend on as CycloneDX (build/sbom.cdx.json, and Superset's)
 	@mkdir -p build

@@ -46,7 +46,9 @@ from deployments.demo.summary import print_summary
 from deployments.local.errors import LocalStackError
 from deployments.local.layout import PROJECT_ROOT, default_home
 from deployments.local.stack import LocalStack
-from deployments.scaffold import Kind, NewSource, scaffold
+from deployments.scaffold import Kind as SourceKind
+from deployments.scaffold import NewSource, scaffold
+from deployments.work_pools.pools import KIND_VARIABLE, Kind
 from tasks.status_page.site import INDEX, write_page
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -174,7 +176,7 @@ def sources() -> None:
 @app.command("new-source")
 def new_source(
     name: Annotated[str, typer.Argument(help="What it is called: tickets_api, crm_db.")],
-    kind: Annotated[Kind, typer.Option(help="How it is read.")],
+    kind: Annotated[SourceKind, typer.Option(help="How it is read.")],
     stream: Annotated[str, typer.Option(help="Its first stream, which becomes a raw table.")] = "records",
 ) -> None:
     """Write a new source: definition, deployment, dbt staging, and tests that pass."""
@@ -214,15 +216,27 @@ def register_command() -> None:
 
 
 @app.command()
-def deploy() -> None:
-    """Make the work pool, apply every deployment of prefect.yaml, and the automations."""
-    from deployments.deploy import deploy_all, ensure_work_pool
+def deploy(
+    pool: Annotated[
+        Kind | None, typer.Option("--pool", envvar=KIND_VARIABLE, help="Where runs run; process, if not said.")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep deployments that prefect.yaml no longer has.")] = False,
+) -> None:
+    """Make the work pool, apply every deployment of prefect.yaml and the automations, delete what has gone from it."""
+    from deployments.deploy import deploy_all, ensure_work_pool, prune
     from deployments.doctor.prefect_server import refuse_open_server
 
     refuse_open_server(os.environ.get("PREFECT_API_URL"))
-    ensure_work_pool()
-    deploy_all()
-    console.print("All deployments are applied; `prefect deployment ls` lists them.")
+    kind = pool or Kind.PROCESS
+    name = ensure_work_pool(kind)
+    deploy_all(kind)
+    for each in [] if keep else prune():
+        console.print(f"deleted  {each}", markup=False)
+    console.print(
+        f"All deployments are applied; `prefect deployment ls` lists them. Their runs wait for a worker:\n"
+        f"  prefect worker start --pool {name} --type {kind}",
+        markup=False,
+    )
 
 
 def _up(stack: LocalStack, *, demo: bool, clock: datetime | None) -> Mapping[str, str]:
