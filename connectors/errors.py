@@ -18,6 +18,7 @@
     │   ├── ContractViolationError  rows or columns break the stream's contract
     │   ├── SourceRewoundError      the source was put back to an earlier state
     │   ├── LandingCorruptError     an object is missing or is not what its manifest says
+    │   ├── BackupCorruptError      a backup is not what its manifest says
     │   └── MessageRefusedError     a channel of alerts takes others, but not this one
     └── FencedError                 a successor took over the stream: this run must not write
 
@@ -139,6 +140,10 @@ class SourceRewoundError(DataError):
 
 class LandingCorruptError(DataError):
     """An object of a load is missing, cut or altered."""
+
+
+class BackupCorruptError(DataError):
+    """A backup that is missing something, cut or altered, or that did not come back as it was."""
 
 
 class MessageRefusedError(DataError):

@@ -25,6 +25,7 @@ from psycopg.rows import class_row
 from sqlalchemy.engine import URL
 
 from connectors.destinations.warehouse.connection import connect, translated_errors
+from connectors.destinations.warehouse.shape import check_shape
 from connectors.errors import FencedError, StreamBusyError
 from connectors.model import Window
 
@@ -147,6 +148,7 @@ class Lease:
         scope: what else it is for, in a word, beside all of these.
 
     Raises (on entering):
+        ConfigurationError: the warehouse is older or newer than this code.
         StreamBusyError: another run held it for all of `wait_seconds`.
         DestinationUnavailableError: the warehouse does not answer.
     """
@@ -181,6 +183,7 @@ class Lease:
         with translated_errors():
             self._connection = connect(self._url, f"lease {self._source}.{self._stream}", autocommit=True)
             try:
+                check_shape(self._connection)
                 if self._window is not None:
                     self.scope = scope_of(self._connection, self._window)
                 pause = 0.1
@@ -300,17 +303,18 @@ def scope_of(connection: psycopg.Connection, window: Window) -> str:
     return str(row[0])
 
 
-def take_turn(connection: psycopg.Connection, source: str, stream: str) -> datetime:
+def take_turn(connection: psycopg.Connection, source: str, stream: str, at: datetime | None = None) -> datetime:
     """Inside a transaction: wait until no other commit of the stream is under way, and keep others out until it ends.
 
     Returns:
-        Now, later than any commit of the stream before: by these instants a rebuild repeats them in their order.
+        Now, or the instant that is given; later than any commit of the stream before: by these instants a rebuild
+        repeats them in their order.
     """
     connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"headwater.commit {source}.{stream}"])
     row = connection.execute(
-        "select greatest(clock_timestamp(), max(raw_loaded_at) + interval '1 microsecond') from ops.loads"
-        " where source = %s and stream = %s",
-        [source, stream],
+        "select greatest(coalesce(%s::timestamptz, clock_timestamp()), max(raw_loaded_at) + interval '1 microsecond')"
+        " from ops.loads where source = %s and stream = %s",
+        [at, source, stream],
     ).fetchone()
     assert row is not None  # noqa: S101 - an aggregate has one row
     found: datetime = row[0]

@@ -12,6 +12,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
+from connectors.destinations.warehouse.shape import note_revision
 from connectors.errors import ConfigurationError, DestinationUnavailableError
 
 ROLES = (
@@ -31,7 +32,7 @@ def upgrade(owner_url: URL, *, to: str = "head") -> None:
     """Bring a warehouse to the newest shape, as the role `headwater_owner`. Data is kept.
 
     Args:
-        to: the revision to stop at; for tests of what comes after it.
+        to: the revision to stop at: that of a backup which is to be restored.
 
     Raises:
         ConfigurationError: the server is older than PostgreSQL 16, a role is missing, this role may not change the
@@ -63,6 +64,8 @@ def upgrade(owner_url: URL, *, to: str = "head") -> None:
                 )
             config.attributes["connection"] = connection
             command.upgrade(config, to)
+            reached = connection.execute(text("select version_num from alembic_version")).scalar_one()
+            connection.execute(text(note_revision(reached)))
     except CommandError as error:
         raise ConfigurationError(
             f"The warehouse's shape is not known to this Headwater: {error}.",
