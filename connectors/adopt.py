@@ -18,7 +18,7 @@ import psycopg
 
 from connectors.connections import Connections
 from connectors.deletions import Comparing
-from connectors.destinations.landing import Manifest
+from connectors.destinations.landing import MANIFEST, Manifest
 from connectors.destinations.warehouse import ledger
 from connectors.destinations.warehouse.columns import column_name
 from connectors.destinations.warehouse.connection import connect, translated_errors
@@ -84,7 +84,8 @@ class _Adoption:
     log: Logger
 
     def run(self) -> AdoptReport:
-        keys = list(self.destination.landing.manifest_keys(self.source.name, self.stream.name))
+        stored = self.destination.landing.stored(self.source.name, self.stream.name)
+        keys = [each.key for each in stored if each.key.endswith(f"/{MANIFEST}")]
         known: dict[UUID, bool] = dict(
             self.connection.execute(
                 "select load_id, status = 'loaded' or status = 'superseded' or manifest_key is not null"

@@ -24,7 +24,19 @@ from connectors.destinations.warehouse.migrations import upgrade
 from connectors.errors import HeadwaterError
 from connectors.ingest import WAREHOUSE_OWNER
 from connectors.registry import SOURCES
-from deployments.commands import alerts, backfill, bi, forget, incidents, loads, page, publishing, watch, windows
+from deployments.commands import (
+    alerts,
+    backfill,
+    backup,
+    bi,
+    forget,
+    incidents,
+    loads,
+    page,
+    publishing,
+    watch,
+    windows,
+)
 from deployments.commands.terminal import console, errors, step
 from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
@@ -36,9 +48,10 @@ from deployments.scaffold import Kind, NewSource, scaffold
 from tasks.status_page.site import INDEX, write_page
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-for commands in (windows.app, loads.app, forget.app, publishing.app, watch.app, page.app):
+for commands in (windows.app, loads.app, forget.app, publishing.app, watch.app, page.app, backup.restore_app):
     app.add_typer(commands)
 app.add_typer(backfill.app, name="backfill")
+app.add_typer(backup.app, name="backup")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(bi.app, name="bi")

@@ -27,6 +27,9 @@ BUILT = ("builds", "serving", "freshness", "watching")
 RECONCILED = ("reconciliations", "backfills")
 """What reconciliations change, which heal by reading windows."""
 
+BACKED_UP = ("backups",)
+"""What backups change."""
+
 DEADLINE_SECONDS = 5.0
 
 

@@ -75,10 +75,10 @@ def back_up(
         connect(watcher, "backup", autocommit=True) as ledger,
         records.one_at_a_time(ledger),
     ):
-        program("pg_dump", major_version(ledger))
         records.begin(ledger, backup_id, kind, folder, run)
         reach("backup-begun")
         try:
+            program("pg_dump", major_version(ledger))
             backup = _Backing(connections, store, folder, kind, log).make(backup_id, run, wait_seconds)
         except BaseException as error:
             if not ledger.closed and not ledger.broken:

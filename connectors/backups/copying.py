@@ -144,7 +144,7 @@ class Target:
                     said += differences(fingerprints(connection, found), dump.tables)
         return said
 
-    def note_copied(self) -> None:
+    def note_copied(self, backup: Backup) -> None:
         """All of it is there. Leases of before are over, and none of their epochs comes again."""
         with self.connect() as connection, connection.transaction():
             connection.execute(
@@ -153,8 +153,12 @@ class Target:
                 [_EPOCHS],
             )
             connection.execute(
-                "update ops.backups set status = 'failed', ended_at = clock_timestamp(),"
-                " error = 'It was the one that this warehouse was restored from, or was killed.'"
+                "update ops.backups set status = 'done', ended_at = %s, as_of = %s, bytes = %s"
+                " where backup_id = %s and status = 'running'",
+                [backup.as_of, backup.as_of, backup.bytes, backup.backup_id],
+            )
+            connection.execute(
+                "update ops.backups set status = 'failed', ended_at = clock_timestamp(), error = 'It was killed.'"
                 " where status = 'running'"
             )
             connection.execute("update restoring.progress set phase = 'copied'")

@@ -103,7 +103,7 @@ def restore(
             target.begin(backup)
             reach("restore-begun")
             target.copy(backup, store, log)
-            target.note_copied()
+            target.note_copied(backup)
             progress = target.progress()
         assert progress is not None  # noqa: S101 - it has begun
         upgrade(target.owner)

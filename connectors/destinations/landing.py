@@ -208,19 +208,10 @@ class Landing:
             LandingCorruptError: one cannot be read.
             DestinationUnavailableError: the store does not answer.
         """
-        for key in self.manifest_keys(source, stream):
-            if (manifest := self.manifest(key)) is not None:
-                yield manifest
-
-    def manifest_keys(self, source: str, stream: str) -> Iterator[str]:
-        """Where the manifest of each load is, if it landed; the latest begun first.
-
-        Raises:
-            DestinationUnavailableError: the store does not answer.
-        """
         for day in self._folders(f"{source}/{stream}"):
             for load in self._folders(day):
-                yield f"{load}/{MANIFEST}"
+                if (manifest := self.manifest(f"{load}/{MANIFEST}")) is not None:
+                    yield manifest
 
     def _folders(self, prefix: str) -> list[str]:
         """The folders in a folder, from the last on: days, and ids that grow with time."""

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from deployments.local import processes, services
 from deployments.local.environment import (
+    CHECK_DATABASE,
     PREFECT_DATABASE,
     WAREHOUSE,
     WAREHOUSE_CREATORS,
@@ -159,6 +160,7 @@ class LocalStack:
                 connect=map(role_name, WAREHOUSE_ROLES),
                 create=map(role_name, WAREHOUSE_CREATORS),
             )
+            server.ensure_database(CHECK_DATABASE, role_name("owner"), connect=map(role_name, WAREHOUSE_ROLES))
             server.ensure_role(PREFECT_DATABASE, self.secrets.password(PREFECT_DATABASE))
             server.ensure_database(PREFECT_DATABASE, PREFECT_DATABASE)
             # Prefect's migrations take it for granted.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from psycopg import sql
+from sqlalchemy.engine import URL
 
 from connectors.backups.backup import back_up
 from connectors.backups.parts import Part
@@ -44,10 +44,7 @@ class Drill:
             "HEADWATER_SHOP_KEY": "sesame",
             "HEADWATER_LANDING_URL": self.landing.as_uri(),
             "HEADWATER_BACKUPS_URL": self.backups.as_uri(),
-            **{
-                f"HEADWATER_WAREHOUSE_{role.upper()}_URL": warehouse.url(role).render_as_string(hide_password=False)
-                for role in ("owner", *ROLES)
-            },
+            **{f"HEADWATER_WAREHOUSE_{role.upper()}_URL": url_of(warehouse, role) for role in ("owner", *ROLES)},
         }
         self.connections = EnvironmentConnections(self.environment)
         self.destination = Destination(warehouse.url("loader"), Landing(StoreLocation(self.landing.as_uri())))
@@ -63,6 +60,14 @@ class Drill:
 
     def back_up(self, **options: Any) -> Backup:
         return back_up(self.connections, self.store, **options)
+
+    def scratch(self) -> dict[Part, URL]:
+        """An empty database beside it; it goes with the warehouse's server."""
+        name = f"{self.warehouse.database}_check"
+        with self.warehouse.server.connect() as connection:
+            if connection.execute("select from pg_database where datname = %s", [name]).fetchone() is None:
+                self.warehouse.server.create_database(name, owner="headwater_owner")
+        return {part: self.connections.database(part.owner).set(database=name) for part in Part}
 
     def lose(self) -> None:
         """Nothing is left of the warehouse; there is an empty database, as docs/roles.md makes it."""
@@ -141,10 +146,6 @@ def lineages(names: Iterable[str]) -> Mapping[str, Lineage]:
     return {name: MODELS if name == MODELS.stream else Lineage(name) for name in names}
 
 
-def parts() -> tuple[Part, ...]:
-    return tuple(Part)
-
-
-def manifest_of(drill: Drill, backup: Backup) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((drill.backups / backup.folder / "manifest.json").read_bytes())
-    return content
+def url_of(warehouse: Warehouse, role: str) -> str:
+    """With its password."""
+    return warehouse.url(role).render_as_string(hide_password=False)

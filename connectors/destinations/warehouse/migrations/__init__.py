@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from alembic import command
@@ -25,6 +26,8 @@ ROLES = (
 )
 """The roles that the migrations grant to. They must exist; `docs/roles.md` says what each may do."""
 
+VERSIONS = [Path(__file__).parent / "versions"]
+"""Where the migrations are."""
 _OLDEST_SERVER = 160000
 
 
@@ -41,6 +44,8 @@ def upgrade(owner_url: URL, *, to: str = "head") -> None:
     """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
+    config.set_main_option("path_separator", "os")
+    config.set_main_option("version_locations", os.pathsep.join(map(str, VERSIONS)))
     engine = create_engine(owner_url, connect_args={"connect_timeout": 10, "options": "-c timezone=UTC"})
     try:
         with engine.begin() as connection:
