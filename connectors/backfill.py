@@ -29,6 +29,7 @@ from connectors.errors import ConfigurationError, HeadwaterError, TransientError
 from connectors.ingest import Destination, Logger, ingest
 from connectors.model import Source, Stream, Window
 from connectors.replay import replay
+from connectors.stopping import check_stop
 
 ROWS_AT_ONCE = 1_000_000
 """How many rows a batch is to have, by estimate: so many that what a load costs beside its rows is little of it, and so
@@ -185,6 +186,7 @@ class Worker:
             elif not wait or state in (BackfillState.CANCELLED, BackfillState.ENDED):
                 return
             else:
+                check_stop()
                 time.sleep(_POLL_SECONDS)
 
     def done(self, batch: Batch) -> None:

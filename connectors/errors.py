@@ -20,7 +20,8 @@
     │   ├── LandingCorruptError     an object is missing or is not what its manifest says
     │   ├── BackupCorruptError      a backup is not what its manifest says
     │   └── MessageRefusedError     a channel of alerts takes others, but not this one
-    └── FencedError                 a successor took over the stream: this run must not write
+    ├── FencedError                 a successor took over the stream: this run must not write
+    └── StoppedError                this process was told to stop, and broke off
 
 Only a `TransientError` is worth another attempt. Each error carries where it happened (source, stream, window, load)
 and what to do next, and prints both.
@@ -152,3 +153,7 @@ class MessageRefusedError(DataError):
 
 class FencedError(HeadwaterError):
     """This run lost its stream to a successor while it slept; it committed nothing."""
+
+
+class StoppedError(HeadwaterError):
+    """This process was told to stop, and broke off; what it had not committed left no trace."""

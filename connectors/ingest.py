@@ -64,6 +64,7 @@ from connectors.model import (
 from connectors.overlap import ReadAhead, WriteBehind
 from connectors.privacy import untreated
 from connectors.shared_read import SharedRead
+from connectors.stopping import is_stopped, stopped
 from connectors.treatments.extractions import treated
 
 WAREHOUSE_OWNER = Database("warehouse_owner")
@@ -246,13 +247,16 @@ class Ingestion:
         reach("load-begun")
         try:
             report = self._load_landed(load, manifest) if manifest else self._extract(load)
-        except Exception as error:
+        except Exception as met:
+            error = stopped() if is_stopped() else met  # whatever a cancelled statement looks like to who waited for it
             if isinstance(error, HeadwaterError):
                 error.at(source=self.source.name, stream=self.stream.name, window=self.window, load_id=load.load_id)
             if not self.connection.closed and not self.connection.broken:
                 with self.lease.guard(self.connection):  # if the stream is lost, that is the error
                     ledger.mark_failed(self.connection, load.load_id, error)
-            raise
+            if error is met:
+                raise
+            raise error from met
         self.log.info("Loaded %s.%s: %s.", self.source.name, self.stream.name, report)
         return report
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -58,7 +59,9 @@ app.add_typer(bi.app, name="bi")
 
 
 def main() -> None:
-    """Run the command; an error of ours is one message and exit code 1, never a traceback."""
+    """Run the command; an error of ours is one message and exit code 1, never a traceback. SIGTERM breaks it off as
+    Ctrl-C does: what it had not committed leaves no trace."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except (HeadwaterError, LocalStackError) as error:

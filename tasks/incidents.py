@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prefect import get_run_logger
+from prefect.exceptions import TerminationSignal
 
 from connectors.alerts.routing import read_routing
 from connectors.incidents.announcing import announcer
@@ -19,6 +20,7 @@ from tasks.alerts import send_alerts
 from tasks.bounded import within_deadline
 from tasks.credentials import WAREHOUSE_WATCHER, PrefectConnections
 from tasks.ingest import run_name
+from tasks.stopping import stoppable
 
 LOADED = ("loads", "backfills", "quarantine", "columns", "freshness")
 """What loads change."""
@@ -37,13 +39,20 @@ DEADLINE_SECONDS = 5.0
 def noticed(*scopes: str) -> Iterator[None]:
     """Look at some subjects once this is over, however it ends, and send the alerts that are due.
 
-    Use it inside a flow, around all that it does.
+    Use it inside a flow, around all that it does. A run that is told to stop breaks off in order, and looks at nothing:
+    it has seconds, and what it leaves is no trouble.
     """
+    is_told_to_stop = False
     try:
-        yield
+        with stoppable():
+            yield
+    except TerminationSignal:
+        is_told_to_stop = True
+        raise
     finally:
-        notice(*scopes)
-        send_alerts()
+        if not is_told_to_stop:
+            notice(*scopes)
+            send_alerts()
 
 
 def notice(*scopes: str) -> None:

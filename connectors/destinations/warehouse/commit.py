@@ -31,6 +31,7 @@ from connectors.destinations.warehouse.watermark import (
 from connectors.destinations.warehouse.windows import WindowBook, counted
 from connectors.failpoints import reach
 from connectors.model import FileVersion, SourcePosition
+from connectors.stopping import check_stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ def commit(connection: psycopg.Connection, lease: Lease, attempt: AttemptTable, 
     with connection.transaction():
         lease.check(connection)
         reach("commit-begun")
+        check_stop()
         when = take_turn(connection, request.context.source, request.context.stream.name, request.landed_at)
         report = report_of(connection, request) or _Commit(connection, attempt, request, when).run()
     reach("committed")

@@ -26,8 +26,9 @@ from sqlalchemy.engine import URL
 
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.shape import check_shape
-from connectors.errors import FencedError, StreamBusyError
+from connectors.errors import FencedError, StoppedError, StreamBusyError
 from connectors.model import Window
+from connectors.stopping import at_work, check_stop
 
 LEASE_SECONDS = 60.0
 """How long a lease outlives the last sign of life of its holder. A holder that was killed is noticed at once, by its
@@ -188,6 +189,7 @@ class Lease:
                     self.scope = scope_of(self._connection, self._window)
                 pause = 0.1
                 while not self._take():
+                    check_stop()
                     if time.monotonic() + pause > deadline:
                         raise self._busy()
                     time.sleep(pause)
@@ -197,6 +199,8 @@ class Lease:
                 raise
         self._thread = threading.Thread(target=self._renew, name=f"lease {self._stream}", daemon=True)
         self._thread.start()
+        self._at_work = at_work()
+        self._at_work.__enter__()
         return self
 
     def __exit__(
@@ -206,6 +210,8 @@ class Lease:
         assert self._thread is not None  # noqa: S101 - set on entering
         self._thread.join()
         try:
+            if kind is not None and not issubclass(kind, Exception):
+                self._note_stopped()
             self._connection.execute(
                 "update ops.streams set lease_until = now(), holder = null"
                 " where source = %s and stream = %s and scope = %s and epoch = %s",
@@ -215,6 +221,18 @@ class Lease:
             pass  # the session goes with the connection, and with it the lease
         finally:
             self._connection.close()
+            self._at_work.__exit__(None, None, None)
+
+    def _note_stopped(self) -> None:
+        """The run ends by a signal: what it was at is told from what was killed."""
+        self._connection.execute(
+            "update ops.loads l set status = case when status = 'landed' then status else 'failed' end,"
+            " error = 'The run was told to stop, and broke off.', error_kind = %s"
+            " where source = %s and stream = %s and status in ('extracting', 'landed')"
+            " and coalesce(window_start || ' ' || window_end, '') = %s and exists (select from ops.streams s"
+            " where s.source = l.source and s.stream = l.stream and s.scope = %s and s.epoch = %s)",
+            [StoppedError.__name__, self._source, self._stream, self.scope, self.scope, self.epoch],
+        )
 
     @property
     def fence(self) -> Fence:
