@@ -35,6 +35,7 @@ from deployments.commands import (
     loads,
     page,
     publishing,
+    review,
     watch,
     windows,
 )
@@ -56,6 +57,7 @@ app.add_typer(backup.app, name="backup")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(bi.app, name="bi")
+app.add_typer(review.app, name="review")
 
 
 def main() -> None:
