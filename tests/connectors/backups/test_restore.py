@@ -1,5 +1,5 @@
 """A warehouse that was lost is made anew from its backup and the landing: nothing lost that has landed, and nobody back
-who was erased."""
+who was erased. `make test` does the usual, `make chaos` what is rarer."""
 
 from __future__ import annotations
 
@@ -79,6 +79,7 @@ def test_loads_after_the_backup_are_taken_over_from_the_landing(drill: Drill, sh
     assert (load.extracted, load.unchanged) == (1, 1), "the next load starts from the watermark"
 
 
+@pytest.mark.chaos
 def test_tables_files_and_deletions_are_taken_over_too(
     drill: Drill, source_database: Prepare, warehouse: Warehouse, tmp_path: Path
 ) -> None:
@@ -116,6 +117,7 @@ def test_tables_files_and_deletions_are_taken_over_too(
     assert after[1:] == before[1:]
 
 
+@pytest.mark.chaos
 def test_a_load_that_landed_and_could_not_be_accepted_is_left_and_the_next_one_taken_over(
     drill: Drill, shop: Shop
 ) -> None:
@@ -137,6 +139,7 @@ def test_a_load_that_landed_and_could_not_be_accepted_is_left_and_the_next_one_t
 
 
 @pytest.mark.parametrize("what", ["manifest.json", "a1-00001.jsonl.zst"])
+@pytest.mark.chaos
 def test_behind_a_hole_in_the_landing_nothing_is_taken_over_and_the_next_load_fills_it(
     drill: Drill, shop: Shop, what: str
 ) -> None:
@@ -157,6 +160,7 @@ def test_behind_a_hole_in_the_landing_nothing_is_taken_over_and_the_next_load_fi
     assert drill.warehouse.query("select count(*) from raw_shop.orders") == [(9,)]
 
 
+@pytest.mark.chaos
 def test_raw_that_the_landing_has_lost_is_named_and_read_from_its_source_if_told(drill: Drill, shop: Shop) -> None:
     drill.load()
     drill.back_up(with_raw=False)
@@ -173,6 +177,7 @@ def test_raw_that_the_landing_has_lost_is_named_and_read_from_its_source_if_told
     assert load.inserted == 7
 
 
+@pytest.mark.chaos
 def test_what_the_landing_has_lost_beside_a_full_backup_is_counted(drill: Drill, shop: Shop) -> None:
     drill.load()
     drill.back_up()
@@ -183,7 +188,7 @@ def test_what_the_landing_has_lost_beside_a_full_backup_is_counted(drill: Drill,
     assert drill.warehouse.query("select count(*) from raw_shop.orders") == [(7,)]
 
 
-@pytest.mark.parametrize("with_raw", [True, False])
+@pytest.mark.parametrize("with_raw", [False, pytest.param(True, marks=pytest.mark.chaos)])
 def test_who_was_forgotten_after_the_backup_does_not_come_back(
     drill: Drill, shop: Shop, api: Api, with_raw: bool
 ) -> None:
@@ -212,6 +217,7 @@ def test_who_was_forgotten_after_the_backup_does_not_come_back(
     check_gone(drill.warehouse, drill.landing, *gone)
 
 
+@pytest.mark.chaos
 def test_nobody_may_look_at_what_is_served_before_the_restore_is_over(drill: Drill, shop: Shop) -> None:
     drill.load()
     build_models(drill.warehouse)
@@ -251,7 +257,9 @@ def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-@pytest.mark.parametrize("damage", [_flip, _cut, Path.unlink])
+@pytest.mark.parametrize(
+    "damage", [_flip, *(pytest.param(each, marks=pytest.mark.chaos) for each in (_cut, Path.unlink))]
+)
 def test_a_backup_that_is_damaged_is_refused_before_the_database_is_touched(
     drill: Drill, shop: Shop, damage: Callable[[Path], None]
 ) -> None:
@@ -264,6 +272,7 @@ def test_a_backup_that_is_damaged_is_refused_before_the_database_is_touched(
     assert drill.warehouse.query("select nspname from pg_namespace where nspname !~ '^(pg_|inf)'") == [("public",)]
 
 
+@pytest.mark.chaos
 def test_quarantine_comes_back_and_can_be_replayed(drill: Drill, shop: Shop) -> None:
     shop.orders.append(order(20, at="noon"))
     drill.load()
@@ -276,6 +285,7 @@ def test_quarantine_comes_back_and_can_be_replayed(drill: Drill, shop: Shop) -> 
     assert report.extracted == 1
 
 
+@pytest.mark.chaos
 def test_a_backup_of_an_older_shape_is_restored_and_brought_to_the_newest(
     drill: Drill, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +310,7 @@ def test_a_backup_of_an_older_shape_is_restored_and_brought_to_the_newest(
         drill.load()
 
 
+@pytest.mark.chaos
 def test_a_backup_of_a_newer_headwater_is_refused(drill: Drill, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     drill.load()
     drill.back_up()
