@@ -15,7 +15,7 @@ AUDIT_INSTALLED := $(AUDIT_VENV)/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo advance down destroy status bi bi-down bi-test bi-lock mariadb chromium test containers-test chaos slim bench lint format lock audit audit-lock sbom clean
+.PHONY: help install demo advance down destroy status bi bi-down bi-test bi-lock mariadb chromium test containers-test chaos drill slim bench lint format lock audit audit-lock sbom clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -82,6 +82,9 @@ containers-test: $(INSTALLED)  ## Build the image and run all of compose.yaml, a
 
 chaos: $(INSTALLED)  ## Kill, stop and cut, for long
 	@$(BIN)/python -m pytest -m chaos -n 2 --no-loadscope-reorder $(ARGS)
+
+drill: $(INSTALLED)  ## Lose the demo's warehouse, and make it anew from its backup and the landing
+	@$(BIN)/python -m pytest -m chaos tests/test_drill.py $(ARGS)
 
 slim: $(INSTALLED)  ## Build what differs in dbt/ from the last transform, and what depends on it, beside the real schemas (PREFIX=me)
 # What it needs and does not build is read where the last transform built it; STATE names another manifest's folder.

@@ -31,6 +31,7 @@ from connectors.errors import ConfigurationError, HeadwaterError, TransientError
 from connectors.ingest import Destination, Logger, ingest
 from connectors.model import Source, Stream, Window
 from connectors.replay import replay
+from connectors.stopping import check_stop
 from connectors.unsaid import UNSAID
 
 ROWS_AT_ONCE = 1_000_000
@@ -210,6 +211,7 @@ class Worker:
             elif not wait or state in (BackfillState.CANCELLED, BackfillState.ENDED):
                 return
             else:
+                check_stop()
                 time.sleep(_POLL_SECONDS)
 
     def done(self, batch: Batch) -> None:

@@ -19,8 +19,10 @@
     │   ├── ContractViolationError  rows or columns break the stream's contract
     │   ├── SourceRewoundError      the source was put back to an earlier state
     │   ├── LandingCorruptError     an object is missing or is not what its manifest says
+    │   ├── BackupCorruptError      a backup is not what its manifest says
     │   └── MessageRefusedError     a channel of alerts takes others, but not this one
-    └── FencedError                 a successor took over the stream: this run must not write
+    ├── FencedError                 a successor took over the stream: this run must not write
+    └── StoppedError                this process was told to stop, and broke off
 
 Only a `TransientError` is worth another attempt. Each error carries where it happened (source, stream, window, load)
 and what to do next, and prints both.
@@ -149,9 +151,17 @@ class LandingCorruptError(DataError):
     """An object of a load is missing, cut or altered."""
 
 
+class BackupCorruptError(DataError):
+    """A backup that is missing something, cut or altered, or that did not come back as it was."""
+
+
 class MessageRefusedError(DataError):
     """A channel of alerts refuses this one message, as too long or malformed; others may pass."""
 
 
 class FencedError(HeadwaterError):
     """This run lost its stream to a successor while it slept; it committed nothing."""
+
+
+class StoppedError(HeadwaterError):
+    """This process was told to stop, and broke off; what it had not committed left no trace."""

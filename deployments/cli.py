@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from connectors.unsaid import UNSAID
 from deployments.commands import (
     alerts,
     backfill,
+    backup,
     bi,
     doctor,
     forget,
@@ -52,9 +54,10 @@ from deployments.work_pools.pools import KIND_VARIABLE, Kind
 from tasks.status_page.site import INDEX, write_page
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-for commands in (windows.app, loads.app, forget.app, publishing.app, watch.app, page.app, doctor.app):
+for commands in (windows.app, loads.app, forget.app, publishing.app, watch.app, page.app, doctor.app, backup.restore_app):
     app.add_typer(commands)
 app.add_typer(backfill.app, name="backfill")
+app.add_typer(backup.app, name="backup")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(bi.app, name="bi")
@@ -62,8 +65,10 @@ app.add_typer(review.app, name="review")
 
 
 def main() -> None:
-    """Run the command; an error of ours is one message and exit code 1, never a traceback."""
+    """Run the command; an error of ours is one message and exit code 1, never a traceback. SIGTERM breaks it off as
+    Ctrl-C does: what it had not committed leaves no trace."""
     sys.excepthook = lambda _kind, error, _trace: sys.stderr.write(UNSAID.traceback(error))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except (HeadwaterError, LocalStackError) as error:

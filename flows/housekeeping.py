@@ -17,6 +17,7 @@ from tasks.bounded import show
 from tasks.history import forget_old_history
 from tasks.housekeeping import sweep_landing
 from tasks.schedules import do_missed_runs_at_once
+from tasks.stopping import stoppable
 
 
 @flow(name="housekeeping", flow_run_name="housekeeping", on_running=[do_missed_runs_at_once], persist_result=False)
@@ -29,7 +30,8 @@ def housekeeping(older_than_days: float = 7, history_days: float = 90) -> list[S
     """
     check_age(timedelta(days=older_than_days))
     check_kept(timedelta(days=history_days))
-    reports = sweep_landing(older_than_days)
+    with stoppable():
+        reports = sweep_landing(older_than_days)
     show(
         lambda: create_table_artifact(
             key="sweep",

@@ -24,6 +24,7 @@ from prefect.variables import Variable
 from prefect_sqlalchemy import ConnectionComponents, SqlAlchemyConnector
 from pydantic import SecretStr
 
+from connectors.backups.store import BACKUPS
 from connectors.connections import (
     Database,
     EnvironmentConnections,
@@ -70,9 +71,9 @@ def requirements() -> list[Requirement]:
 
 DOCS_LINK = Setting("docs_link")
 STATUS_PAGE_LINK = Setting("status_page_link")
-OPTIONAL: tuple[Requirement, ...] = (STATUS_PAGE, DOCS_LINK, STATUS_PAGE_LINK, FORGET_KEY)
-"""What has a place of its own unless it is told another, makes runs tell more, or is for who forgets: nothing fails
-without."""
+OPTIONAL: tuple[Requirement, ...] = (STATUS_PAGE, DOCS_LINK, STATUS_PAGE_LINK, FORGET_KEY, BACKUPS)
+"""What has a place of its own unless it is told another, makes runs tell more, is for who forgets, or for backups:
+nothing else fails without."""
 
 
 Ask = TypeVar("Ask", bound=Callable[..., Any])

@@ -13,11 +13,12 @@ from typing import Annotated
 
 import typer
 
-from connectors.connections import EnvironmentConnections
+from connectors.connections import Database, EnvironmentConnections
 from connectors.errors import ConfigurationError
 from deployments.commands.terminal import console
 from deployments.local.layout import PROJECT_ROOT
-from tasks.credentials import WAREHOUSE_TRANSFORMER
+
+WAREHOUSE_TRANSFORMER = Database("warehouse_transformer")
 
 app = typer.Typer(help="Review a change before it is merged.", no_args_is_help=True)
 

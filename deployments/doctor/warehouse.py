@@ -14,14 +14,13 @@ from connectors.addresses import is_loopback
 from connectors.connections import Database
 from connectors.database import address
 from connectors.destinations.warehouse.connection import connect, translated_errors
-from connectors.destinations.warehouse.migrations import newest_revision, revision
 from connectors.destinations.warehouse.role_check import deviations, strangers
 from connectors.destinations.warehouse.roles import ROLES
+from connectors.destinations.warehouse.shape import REVISION, revision_of
 from connectors.errors import HeadwaterError
 from deployments.doctor.examination import Check, Result, State
 from deployments.doctor.settings import Anywhere
 
-OWNER = Database("warehouse_owner")
 _FOR_SOME = {
     "owner": "only `headwater migrate` and `headwater forget` need it",
     "reader": "only who reads what is served needs it",
@@ -77,19 +76,19 @@ def _entry(connections: Anywhere, role: str) -> Iterator[Result]:
 
 
 def _migrations(connections: Anywhere) -> Iterator[Result]:
-    if not connections.has(OWNER):
-        yield Result("migrations", State.SKIPPED, f"{OWNER.environment_variable} is not set, and nobody else may look.")
+    if not _has_any(connections):
+        yield Result("migrations", State.SKIPPED, "No role's URL is set: see settings.")
         return
-    url = connections.database(OWNER)
-    with translated_errors(), closing(connect(url, "doctor", autocommit=True)) as connection:
-        found, newest = revision(connection), newest_revision()
-    if found == newest:
+    with _any_connection(connections) as connection:
+        found = revision_of(connection)
+    if found == REVISION:
         yield Result("migrations", State.OK, f"The warehouse is at {found}, the newest.")
-    elif found is not None and found > newest:
+    elif found is not None and found > REVISION:
         remedy = "Install the same Headwater here as there."
-        yield Result("migrations", State.WRONG, f"The warehouse is at {found}; this Headwater knows {newest}.", remedy)
+        said = f"The warehouse is at {found}; this Headwater knows {REVISION}."
+        yield Result("migrations", State.WRONG, said, remedy)
     else:
-        said = f"The warehouse is at {found}, not at {newest}." if found else "The warehouse was never migrated."
+        said = f"The warehouse is at {found}, not at {REVISION}." if found else "The warehouse was never migrated."
         yield Result("migrations", State.WRONG, said, "headwater migrate")
 
 

@@ -183,7 +183,7 @@ def _objects(connection: psycopg.Connection) -> Iterator[_Object]:
         _TABLE_PRIVILEGES + (("maintain",) if is_17 else ()),
     ):
         if (rule := rule_of(schema)) is not None:
-            expected = {} if kind == "S" else rule.exceptions.get(name, rule.inside)
+            expected = rule.sequences if kind == "S" else rule.exceptions.get(name, rule.inside)
             word = _KINDS.get(kind, "table")
             yield _Object(
                 word,

@@ -47,6 +47,8 @@ class SchemaRule:
     """On every table and view in it, unless `exceptions` names that."""
     exceptions: Mapping[str, Grants] = field(default_factory=dict)
     """On single tables and views; on columns as `table.column`; on functions as `name()`."""
+    sequences: Grants = field(default_factory=dict)
+    """On its sequences."""
     is_built_anew: bool = False
     """Whether dbt makes tables of it anew: they have their grants when the build has ended, not before."""
 
@@ -81,6 +83,7 @@ LEDGER: Mapping[str, Grants] = {
     "alerts": _WATCHED,
     "backfill_windows": _LOADED,
     "backfills": _LOADED,
+    "backups": _WATCHED,
     "dbt_invocations": _WATCHED_AND_GONE,
     "dbt_results": _WATCHED_AND_GONE,
     "differences": _ADDED,
@@ -107,6 +110,7 @@ LEDGER: Mapping[str, Grants] = {
     "quarantine.replayed_by": _grants(loader="update"),
     "reconciled_windows": _LOADED,
     "reconciliations": _LOADED,
+    "restores": _LEDGER_READERS,
     "schema_changes": _ADDED,
     "serving_groups": _PUBLISHED,
     "serving_marts": _PUBLISHED,
@@ -134,6 +138,7 @@ SCHEMAS: tuple[SchemaRule, ...] = (
         _grants(loader="usage", transformer="usage", publisher="usage", watcher="usage"),
         _of(OWNER),
         exceptions=LEDGER,
+        sequences=_grants(watcher="select"),  # it dumps the ledger into backups
     ),
     SchemaRule("loading", OWNER, _grants(loader="usage create"), _of(LOADER)),
     SchemaRule("raw_*", LOADER, _grants(transformer="usage"), _of(LOADER), _grants(transformer="select")),

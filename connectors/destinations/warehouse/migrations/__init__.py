@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-import psycopg
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from psycopg.errors import InsufficientPrivilege
 from sqlalchemy import create_engine, text
@@ -15,42 +14,29 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from connectors.destinations.warehouse.roles import ROLES
+from connectors.destinations.warehouse.shape import note_revision
 from connectors.errors import ConfigurationError, DestinationUnavailableError
 
+VERSIONS = [Path(__file__).parent / "versions"]
+"""Where the migrations are."""
 _OLDEST_SERVER = 160000
-
-
-def revision(connection: psycopg.Connection) -> str | None:
-    """The shape that a warehouse has, asked as `headwater_owner`; None if it was never migrated."""
-    if connection.execute("select to_regclass('public.alembic_version')").fetchone() == (None,):
-        return None
-    row = connection.execute("select version_num from public.alembic_version").fetchone()
-    return str(row[0]) if row else None
-
-
-def newest_revision() -> str:
-    """The shape that this Headwater works with."""
-    return str(ScriptDirectory.from_config(_config()).get_current_head())
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
-    return config
 
 
 def upgrade(owner_url: URL, *, to: str = "head") -> None:
     """Bring a warehouse to the newest shape, as the role `headwater_owner`. Data is kept.
 
     Args:
-        to: the revision to stop at; for tests of what comes after it.
+        to: the revision to stop at: that of a backup which is to be restored.
 
     Raises:
         ConfigurationError: the server is older than PostgreSQL 16, a role is missing, this role may not change the
             schemas, or the warehouse's shape is newer than this Headwater.
         DestinationUnavailableError: it does not answer.
     """
-    config = _config()
+    config = Config()
+    for option, paths in (("script_location", [Path(__file__).parent]), ("version_locations", VERSIONS)):
+        config.set_main_option(option, os.pathsep.join(map(str, paths)).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
     engine = create_engine(owner_url, connect_args={"connect_timeout": 10, "options": "-c timezone=UTC"})
     try:
         with engine.begin() as connection:
@@ -74,6 +60,8 @@ def upgrade(owner_url: URL, *, to: str = "head") -> None:
                 )
             config.attributes["connection"] = connection
             command.upgrade(config, to)
+            reached = connection.execute(text("select version_num from alembic_version")).scalar_one()
+            connection.execute(text(note_revision(reached)))
     except CommandError as error:
         raise ConfigurationError(
             f"The warehouse's shape is not known to this Headwater: {error}.",
