@@ -11,11 +11,14 @@ BI_INSTALLED := $(BI_VENV)/.installed
 # The tools that look at our dependencies have one too, so that they are none of them.
 AUDIT_VENV := .venv-audit
 AUDIT_INSTALLED := $(AUDIT_VENV)/.installed
+# Spark is 450 MB that few need, and its dbt needs no PostgreSQL: it has one too.
+SPARK_VENV := .venv-spark
+SPARK_INSTALLED := $(SPARK_VENV)/.installed
 
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo advance down destroy status bi bi-down bi-test bi-lock mariadb chromium test containers-test chaos drill slim bench lint format lock audit audit-lock sbom clean
+.PHONY: help install demo advance down destroy status bi bi-down bi-test bi-lock spark spark-test spark-lock mariadb chromium test containers-test chaos drill slim bench lint format lock audit audit-lock sbom clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -67,6 +70,23 @@ $(BI_INSTALLED): deployments/bi/requirements.lock
 	@$(BI_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r deployments/bi/requirements.lock
 	@touch $@
 
+spark: $(INSTALLED) $(SPARK_INSTALLED)  ## Install Spark and its dbt, to build the marts there (headwater spark build)
+
+spark-test: $(INSTALLED) $(SPARK_INSTALLED)  ## Build the same marts on Spark as on PostgreSQL, and compare them; needs Java 17
+	@$(BIN)/python -m pytest -m "spark and not chaos" $(ARGS)
+
+spark-lock: $(INSTALLED)  ## Resolve Spark's lock anew
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command 'make spark-lock' --upgrade --output-file deployments/spark/requirements.lock \
+		deployments/spark/requirements.in
+
+$(SPARK_INSTALLED): deployments/spark/requirements.lock
+	@echo "Installing Spark into $(SPARK_VENV) (650 MB, a few minutes, once) …"
+	@$(PYTHON) -m venv $(SPARK_VENV)
+# Spark comes as source alone; building it takes no more than copying.
+	@$(SPARK_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r deployments/spark/requirements.lock
+	@touch $@
+
 mariadb: $(INSTALLED)  ## Unpack a MariaDB server for the tests, where apt-get can get one
 	@tests/install_mariadb.sh $(VENV)/mariadb
 
@@ -75,13 +95,13 @@ chromium: $(INSTALLED)  ## Unpack a browser for the tests, where apt-get can get
 
 test: $(INSTALLED) lint mariadb chromium  ## Check and test everything
 # Two at a time, in the order of collection: the demo, which is half of all, beside the rest (tests/conftest.py).
-	@$(BIN)/python -m pytest -m 'not chaos and not bi and not containers' -n 2 --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -m 'not chaos and not bi and not containers and not spark' -n 2 --no-loadscope-reorder $(ARGS)
 
 containers-test: $(INSTALLED)  ## Build the image and run all of compose.yaml, as root, where apt-get can get podman
 	@$(BIN)/python -m pytest -m containers $(ARGS)
 
 chaos: $(INSTALLED)  ## Kill, stop and cut, for long
-	@$(BIN)/python -m pytest -m chaos -n 2 --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -m 'chaos and not spark' -n 2 --no-loadscope-reorder $(ARGS)
 
 drill: $(INSTALLED)  ## Lose the demo's warehouse, and make it anew from its backup and the landing
 	@$(BIN)/python -m pytest -m chaos tests/test_drill.py $(ARGS)
@@ -137,4 +157,4 @@ $(AUDIT_INSTALLED): .ci/audit.lock
 	@touch $@
 
 clean: down  ## Stop everything and remove the virtual environment
-	@rm -rf $(VENV) $(BI_VENV) $(AUDIT_VENV) build
+	@rm -rf $(VENV) $(BI_VENV) $(AUDIT_VENV) $(SPARK_VENV) build

@@ -89,18 +89,31 @@ def export(
     try:
         manifest = _manifest(landing, source.name, stream.name, load_id)
         path = to / f"{source.name}.{stream.name}.{manifest.load_id}.{form.value}" if to.is_dir() else to
-        load = _Load(stream, landing, manifest, warehouse)
-        with translated_errors(), _new_file(path) as file:
-            rows = _write_parquet(load, file) if form is ExportFormat.PARQUET else _write_lines(load, file)
-            if rows != manifest.rows:
-                raise LandingCorruptError(
-                    f"The landing has {rows:,} rows of this load; its manifest says {manifest.rows:,}.",
-                    remedy="Restore its objects from a backup of the landing. If the stream's definition was changed "
-                    "so that other rows come of them, change it back.",
-                )
-        return ExportReport(manifest.load_id, path, rows, load.rejected)
+        return export_manifest(stream, landing, manifest, path, form, warehouse=warehouse)
     except HeadwaterError as error:
         raise error.at(source=source.name, stream=stream.name, load_id=load_id) from error.__cause__
+
+
+def export_manifest(
+    stream: Stream,
+    landing: Landing,
+    manifest: Manifest,
+    path: Path,
+    form: ExportFormat,
+    *,
+    warehouse: Callable[[], URL],
+) -> ExportReport:
+    """Write the load of a manifest as a new file; see `export`."""
+    load = _Load(stream, landing, manifest, warehouse)
+    with translated_errors(), _new_file(path) as file:
+        rows = _write_parquet(load, file) if form is ExportFormat.PARQUET else _write_lines(load, file)
+        if rows != manifest.rows:
+            raise LandingCorruptError(
+                f"The landing has {rows:,} rows of this load; its manifest says {manifest.rows:,}.",
+                remedy="Restore its objects from a backup of the landing. If the stream's definition was changed "
+                "so that other rows come of them, change it back.",
+            )
+    return ExportReport(manifest.load_id, path, rows, load.rejected)
 
 
 def _manifest(landing: Landing, source: str, stream: str, load_id: UUID | None) -> Manifest:

@@ -38,6 +38,7 @@ from deployments.commands import (
     page,
     publishing,
     review,
+    spark,
     watch,
     windows,
 )
@@ -54,8 +55,9 @@ from deployments.work_pools.pools import KIND_VARIABLE, Kind
 from tasks.status_page.site import INDEX, write_page
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-for commands in (windows.app, loads.app, forget.app, publishing.app, watch.app, page.app, doctor.app, backup.restore_app):
+for commands in (windows.app, loads.app, forget.app, publishing.app, watch.app, page.app, doctor.app, spark.app):
     app.add_typer(commands)
+app.add_typer(backup.restore_app)
 app.add_typer(backfill.app, name="backfill")
 app.add_typer(backup.app, name="backup")
 app.add_typer(incidents.app, name="incidents")

@@ -132,7 +132,7 @@ class LandedRows:
     def _affected(self, places: Collection[int]) -> Iterator[tuple[LandedObject, dict[int, int]]]:
         """The objects that have rows of these places: place by number in the object."""
         erased = sorted(self._manifest.forgotten)
-        behind = dict(zip(sorted(places), _numbers(sorted(places), erased), strict=True))
+        behind = dict(zip(sorted(places), numbers_of(sorted(places), erased), strict=True))
         first = 0
         for landed in self._manifest.objects:
             if self._goes_on:
@@ -187,7 +187,7 @@ class LandedRows:
         return data.decode("utf-8", "backslashreplace")
 
 
-def _numbers(places: list[int], erased: list[int]) -> Iterator[int]:
+def numbers_of(places: list[int], erased: list[int]) -> Iterator[int]:
     """Where rows are now: their places, less the erased ones before them. Both are in order."""
     passed = 0
     for place in places:

@@ -18,6 +18,10 @@ having count(*) > 1
 
 {% endmacro %}
 
+{% macro spark__test_unique(model, column_name) %}
+{{ return(postgres__test_unique(model, column_name)) }}
+{% endmacro %}
+
 {% macro postgres__test_relationships(model, column_name, to, field) %}
 
 select child.*
@@ -27,4 +31,8 @@ where
     child.{{ column_name }} is not null
     and parent.{{ field }} is null
 
+{% endmacro %}
+
+{% macro spark__test_relationships(model, column_name, to, field) %}
+{{ return(postgres__test_relationships(model, column_name, to, field)) }}
 {% endmacro %}

@@ -13,7 +13,13 @@
 {% do passed.append(result.node.alias) %}
 {% endfor %}
 
-{% set schema = generate_schema_name('failures', none) %}
+{{ adapter.dispatch('clean_failures_in')(generate_schema_name('failures', none), passed, kept) }}
+
+{% endif %}
+{% endmacro %}
+
+{% macro postgres__clean_failures_in(schema, passed, kept) %}
+
 {% set tables = run_query(
     "select tablename from pg_tables where schemaname = '" ~ schema ~ "'"
 ) %}
@@ -31,5 +37,13 @@ grant select on all tables in schema {{ adapter.quote(schema) }} to {{ adapter.q
 {% endfor %}
 {% endif %}
 
+{% endmacro %}
+
+{# Who may read what is the catalogue's business there. #}
+{% macro spark__clean_failures_in(schema, passed, kept) %}
+{% if adapter.check_schema_exists(none, schema) %}
+{% for row in run_query('show tables in ' ~ schema) if row['tableName'] in passed or row['tableName'] not in kept %}
+{% do run_query('drop table if exists ' ~ schema ~ '.' ~ row['tableName']) %}
+{% endfor %}
 {% endif %}
 {% endmacro %}

@@ -4,6 +4,14 @@
     a test that did not pass. A load that commits in between may have changed them.
 #}
 {% materialization test, adapter='postgres' %}
+{{ return({'relations': run_data_test(sql)}) }}
+{% endmaterialization %}
+
+{% materialization test, adapter='spark' %}
+{{ return({'relations': run_data_test(sql)}) }}
+{% endmaterialization %}
+
+{% macro run_data_test(sql) %}
 
 {% set failing_rows %}
 {{ get_limit_subquery_sql(sql, config.get('limit')) }}
@@ -17,15 +25,24 @@
 {% set relations = [] %}
 {% if should_store_failures() and (outcome['should_warn'] or outcome['should_error']) %}
 {% set kept = api.Relation.create(database=database, schema=schema, identifier=model['alias'], type='table') %}
-{% call statement('keep') %}
-drop table if exists {{ kept }};
-create table {{ kept }} as
-{{ failing_rows }};
-{% endcall %}
-{% do adapter.commit() %}
+{% do adapter.dispatch('keep_rows')(kept, failing_rows) %}
 {% do relations.append(kept) %}
 {% endif %}
 
-{{ return({'relations': relations}) }}
+{{ return(relations) }}
 
-{% endmaterialization %}
+{% endmacro %}
+
+{% macro postgres__keep_rows(kept, rows) %}
+{% call statement('keep') %}
+drop table if exists {{ kept }};
+create table {{ kept }} as
+{{ rows }};
+{% endcall %}
+{% do adapter.commit() %}
+{% endmacro %}
+
+{% macro spark__keep_rows(kept, rows) %}
+{% do run_query('drop table if exists ' ~ kept) %}
+{% do run_query('create table ' ~ kept ~ ' as ' ~ rows) %}
+{% endmacro %}

@@ -6,7 +6,7 @@ with ground_times as (
     select
         destination_airport_code,
         destination_time_zone,
-        extract(epoch from actual_arrival_at - actual_departure_at) / 60 - air_time_minutes as ground_minutes
+        {{ minutes_between('actual_departure_at', 'actual_arrival_at') }} - air_time_minutes as ground_minutes
     from {{ ref('fct_flights') }}
     where actual_arrival_at is not null
 

@@ -18,8 +18,8 @@ _KEY = "the-key-of-the-flights"
 
 
 @contextmanager
-def stand_in(server: Server, folder: Path) -> Iterator[StandIn]:
-    lines = dataset.text("flights").splitlines(keepends=True)[: _FLIGHTS + 1]
+def stand_in(server: Server, folder: Path, flights: int = _FLIGHTS) -> Iterator[StandIn]:
+    lines = dataset.text("flights").splitlines(keepends=True)[: flights + 1]
     api = FlightsServer(0, flights=Flights("".join(lines)), home=folder, key=_KEY)
     thread = threading.Thread(target=api.serve_forever, args=[0.05], daemon=True)
     thread.start()
@@ -29,7 +29,7 @@ def stand_in(server: Server, folder: Path) -> Iterator[StandIn]:
                 "HEADWATER_FLIGHTS_API_URL": f"http://127.0.0.1:{api.server_address[1]}",
                 "HEADWATER_FLIGHTS_API_KEY": _KEY,
             },
-            rows={"flights": _FLIGHTS},
+            rows={"flights": flights},
             down={"HEADWATER_FLIGHTS_API_URL": f"http://{NOBODY}"},
             refused={"HEADWATER_FLIGHTS_API_KEY": "the-key-of-another-api"},
         )

@@ -17,8 +17,7 @@ with airports as (
 
 server_time_zones as (
 
-    select name as time_zone_name
-    from pg_timezone_names
+    {{ known_time_zones() }}
 
 ),
 

@@ -17,7 +17,7 @@ departures as (
         flights.*,
         airport_time_zones.time_zone_name as destination_time_zone,
         flights.scheduled_departure_hour_at
-        + make_interval(mins => flights.scheduled_departure_minute) as scheduled_departure_at
+        + {{ minutes_interval('flights.scheduled_departure_minute') }} as scheduled_departure_at
     from flights
     left join airport_time_zones on flights.destination_airport_code = airport_time_zones.airport_code
 
@@ -29,7 +29,7 @@ arrivals_on_departure_day as (
 
     select
         *,
-        date_trunc('day', scheduled_departure_at at time zone destination_time_zone)
+        date_trunc('day', {{ local_time('scheduled_departure_at', 'destination_time_zone') }})
         + {{ hhmm_to_interval('scheduled_arrival_local_hhmm') }} as same_day_arrival_local
     from departures
 
@@ -40,9 +40,9 @@ arrivals as (
     select
         *,
         case
-            when same_day_arrival_local at time zone destination_time_zone > scheduled_departure_at
-                then same_day_arrival_local at time zone destination_time_zone
-            else (same_day_arrival_local + interval '1 day') at time zone destination_time_zone
+            when {{ instant_of('same_day_arrival_local', 'destination_time_zone') }} > scheduled_departure_at
+                then {{ instant_of('same_day_arrival_local', 'destination_time_zone') }}
+            else {{ instant_of("(same_day_arrival_local + interval '1 day')", 'destination_time_zone') }}
         end as scheduled_arrival_at
     from arrivals_on_departure_day
 
@@ -52,7 +52,7 @@ localized as (
 
     select
         flight_id,
-        (scheduled_departure_at at time zone '{{ var("network_time_zone") }}')::date as event_date,
+        ({{ local_time('scheduled_departure_at', "'" ~ var('network_time_zone') ~ "'") }})::date as event_date,
         carrier_code,
         flight_number,
         tail_number,
@@ -62,9 +62,9 @@ localized as (
         flight_status,
         scheduled_departure_hour_at,
         scheduled_departure_at,
-        scheduled_departure_at + make_interval(mins => departure_delay_minutes) as actual_departure_at,
+        scheduled_departure_at + {{ minutes_interval('departure_delay_minutes') }} as actual_departure_at,
         scheduled_arrival_at,
-        scheduled_arrival_at + make_interval(mins => arrival_delay_minutes) as actual_arrival_at,
+        scheduled_arrival_at + {{ minutes_interval('arrival_delay_minutes') }} as actual_arrival_at,
         -- The source's own clock readings stay, so that tests can hold the computed instants against them.
         scheduled_departure_local_date,
         scheduled_departure_local_hhmm,

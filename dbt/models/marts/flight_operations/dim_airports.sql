@@ -48,13 +48,13 @@ inferred_members as (
         served_airport_codes.airport_code,
         -- The code stands in for the name, so that a label on a chart is never empty.
         served_airport_codes.airport_code as airport_name,
-        null::double precision as latitude_degrees,
-        null::double precision as longitude_degrees,
+        null::{{ float_type() }} as latitude_degrees,
+        null::{{ float_type() }} as longitude_degrees,
         false as has_plausible_location,
         null::integer as altitude_feet,
         null::integer as utc_offset_hours,
-        null::text as daylight_saving_code,
-        null::text as time_zone_name,
+        null::{{ text_type() }} as daylight_saving_code,
+        null::{{ text_type() }} as time_zone_name,
         true as is_inferred
     from served_airport_codes
     left join airports on served_airport_codes.airport_code = airports.airport_code

@@ -14,7 +14,7 @@ with departures as (
         count(*) filter (where flight_status = 'cancelled') as cancelled_departures,
         count(*) filter (where flight_status = 'scheduled') as pending_departures,
         count(*) filter (where is_departure_delayed) as delayed_departures,
-        avg(departure_delay_minutes)::numeric(8, 2) as average_departure_delay_minutes
+        {{ mean('departure_delay_minutes') }}::numeric(8, 2) as average_departure_delay_minutes
     from {{ ref('fct_flights') }}
     group by origin_airport_code, event_date
 
@@ -31,7 +31,7 @@ arrivals as (
         count(*) filter (where flight_status = 'diverted') as diverted_arrivals,
         count(*) filter (where flight_status = 'scheduled') as pending_arrivals,
         count(*) filter (where is_arrival_delayed) as delayed_arrivals,
-        avg(arrival_delay_minutes)::numeric(8, 2) as average_arrival_delay_minutes
+        {{ mean('arrival_delay_minutes') }}::numeric(8, 2) as average_arrival_delay_minutes
     from {{ ref('fct_flights') }}
     group by destination_airport_code, event_date
 

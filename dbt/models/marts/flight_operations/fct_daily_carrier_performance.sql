@@ -21,8 +21,8 @@ counted as (
         count(*) filter (where delay_class = 'minor') as minor_delay_flights,
         count(*) filter (where delay_class = 'major') as major_delay_flights,
         count(*) filter (where delay_class = 'severe') as severe_delay_flights,
-        avg(departure_delay_minutes)::numeric(8, 2) as average_departure_delay_minutes,
-        avg(arrival_delay_minutes)::numeric(8, 2) as average_arrival_delay_minutes,
+        {{ mean('departure_delay_minutes') }}::numeric(8, 2) as average_departure_delay_minutes,
+        {{ mean('arrival_delay_minutes') }}::numeric(8, 2) as average_arrival_delay_minutes,
         coalesce(sum(air_time_minutes), 0) as total_air_time_minutes,
         -- A diverted flight flew, but how far is not known: only the planned distance of landed flights counts.
         coalesce(sum(distance_miles) filter (where flight_status = 'landed'), 0) as total_distance_miles
@@ -48,8 +48,8 @@ final as (
         severe_delay_flights,
         -- Cancelled and diverted flights stay in the denominator, as in the official on-time statistics: a carrier must
         -- not look punctual by cancelling.
-        (on_time_flights::numeric / nullif(completed_flights, 0))::numeric(5, 4) as on_time_share,
-        (cancelled_flights::numeric / nullif(completed_flights, 0))::numeric(5, 4) as cancelled_share,
+        {{ share('on_time_flights', 'completed_flights') }}::numeric(5, 4) as on_time_share,
+        {{ share('cancelled_flights', 'completed_flights') }}::numeric(5, 4) as cancelled_share,
         average_departure_delay_minutes,
         average_arrival_delay_minutes,
         total_air_time_minutes,

@@ -1,6 +1,6 @@
 {{
     config(
-        materialized='incremental',
+        materialized='incremental' if target.type == 'postgres' else 'table',
         incremental_strategy='delete+insert',
         unique_key='flight_id',
         on_schema_change='fail',

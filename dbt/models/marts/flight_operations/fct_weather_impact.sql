@@ -14,8 +14,8 @@ counted as (
         count(*) filter (where flight_status in ('landed', 'diverted')) as flown_flights,
         count(*) filter (where flight_status = 'cancelled') as cancelled_flights,
         count(*) filter (where is_departure_delayed) as delayed_departures,
-        avg(departure_delay_minutes) as mean_departure_delay_minutes,
-        avg(arrival_delay_minutes) as mean_arrival_delay_minutes,
+        {{ mean('departure_delay_minutes') }} as mean_departure_delay_minutes,
+        {{ mean('arrival_delay_minutes') }} as mean_arrival_delay_minutes,
         percentile_cont(0.5) within group (order by departure_delay_minutes) as median_departure_delay_minutes
     from flights
     group by origin_airport_code, weather_category
@@ -57,16 +57,18 @@ final as (
         median_departure_delay_minutes::numeric(8, 2) as median_departure_delay_minutes,
         mean_arrival_delay_minutes::numeric(8, 2) as mean_arrival_delay_minutes,
         added_departure_delay_minutes::numeric(8, 2) as added_departure_delay_minutes,
-        (delayed_departures::numeric / nullif(flown_flights, 0))::numeric(5, 4) as delayed_departure_share,
-        (cancelled_flights::numeric / nullif(completed_flights, 0))::numeric(5, 4) as cancelled_share,
+        {{ share('delayed_departures', 'flown_flights') }}::numeric(5, 4) as delayed_departure_share,
+        {{ share('cancelled_flights', 'completed_flights') }}::numeric(5, 4) as cancelled_share,
         {{ var('weather_impact_minimum_flights') }} as minimum_flights_for_rank,
         -- Ties are broken by name, so that a rank is the same after every build.
         case
             when is_ranked
-                then row_number() over (
+                then {{ as_bigint("
+                row_number() over (
                     partition by is_ranked
                     order by mean_departure_delay_minutes desc, origin_airport_code asc, weather_category asc
                 )
+                ") }}
         end as delay_rank
     from compared
 

@@ -2,6 +2,6 @@
 
 select *
 from {{ model }}
-where num_nulls({{ columns | join(', ') }}) > 0
+where {{ adapter.dispatch('null_count', 'headwater_tests')(columns) }} > 0
 
 {% endtest %}

@@ -1,7 +1,8 @@
 {% test has_no_gaps(model, event_time, time_zone, first=none, tolerated=[]) %}
 
 {% set day_in = adapter.dispatch('day_in', 'headwater_tests') %}
-{% set tolerated_days = adapter.dispatch('tolerated_days', 'headwater_tests') %}
+{% set day_series = adapter.dispatch('day_series', 'headwater_tests') %}
+{% set is_not_tolerated = adapter.dispatch('is_not_tolerated', 'headwater_tests') %}
 
 with days_with_rows as (
 
@@ -21,10 +22,10 @@ span as (
 
 select grid.day::date as missing_day
 from span
-cross join generate_series(span.first_day::timestamp, span.last_day::timestamp, interval '1 day') as grid (day)
+cross join {{ day_series('span.first_day', 'span.last_day') }} as grid (day)
 left join days_with_rows on grid.day::date = days_with_rows.event_day
 where
     days_with_rows.event_day is null
-    and grid.day::date <> all({{ tolerated_days(tolerated) }})
+    and {{ is_not_tolerated('grid.day::date', tolerated) }}
 
 {% endtest %}

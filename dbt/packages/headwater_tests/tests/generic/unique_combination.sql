@@ -12,6 +12,6 @@ from {{ model }}
 group by {{ columns | join(', ') }}
 having
     count(*) > 1
-    or num_nulls({{ columns | join(', ') }}) > 0
+    or {{ adapter.dispatch('null_count', 'headwater_tests')(columns) }} > 0
 
 {% endtest %}

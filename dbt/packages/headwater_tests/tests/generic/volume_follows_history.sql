@@ -4,7 +4,9 @@
 
 {% set current_instant = adapter.dispatch('current_instant', 'headwater_tests') %}
 {% set day_in = adapter.dispatch('day_in', 'headwater_tests') %}
-{% set tolerated_days = adapter.dispatch('tolerated_days', 'headwater_tests') %}
+{% set days_between = adapter.dispatch('days_between', 'headwater_tests') %}
+{% set is_not_tolerated = adapter.dispatch('is_not_tolerated', 'headwater_tests') %}
+{% set midnight = adapter.dispatch('midnight', 'headwater_tests') %}
 
 with clock as (
 
@@ -20,7 +22,7 @@ counted as (
     from {{ model }}
     where
         {{ event_time }} >= (
-            select (clock.today - ({{ days }} + 7 * {{ weeks }}))::timestamp at time zone '{{ time_zone }}'
+            select {{ midnight('clock.today - (' ~ days ~ ' + 7 * ' ~ weeks ~ ')', time_zone) }}
             from clock
         )
     group by 1
@@ -41,12 +43,12 @@ compared as (
         on
             earlier.event_day < latest.event_day
             and earlier.event_day >= latest.event_day - 7 * {{ weeks }}
-            and (latest.event_day - earlier.event_day) % 7 = 0
-            and earlier.event_day <> all({{ tolerated_days(tolerated) }})
+            and ({{ days_between('earlier.event_day', 'latest.event_day') }}) % 7 = 0
+            and {{ is_not_tolerated('earlier.event_day', tolerated) }}
     where
         latest.event_day < clock.today
         and latest.event_day >= clock.today - {{ days }}
-        and latest.event_day <> all({{ tolerated_days(tolerated) }})
+        and {{ is_not_tolerated('latest.event_day', tolerated) }}
     group by latest.event_day, latest.row_count
 
 )

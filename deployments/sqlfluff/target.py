@@ -1,0 +1,3 @@
+"""dbt's `target` for sqlfluff."""
+
+type = "postgres"  # noqa: A001 - the name that models ask for
