@@ -90,10 +90,7 @@ RULES = (
         "connectors/connections.py",
         '    if url.get_backend_name() != "sqlite" and "@" in _USER_AND_PASSWORD.sub("", text, count=1):\n',
         "    if False:\n",
-        (
-            "tests/connectors/test_hostile_inputs.py"
-            "::test_a_password_that_is_not_encoded_is_the_password_or_refused_and_never_shown",
-        ),
+        ("tests/connectors/test_hostile_inputs.py::test_a_password_that_is_not_encoded_is_whole_or_refused",),
     ),
     Rule(
         "dictionaries of Parquet files are made anew without the values of erased rows",
