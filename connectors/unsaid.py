@@ -74,11 +74,14 @@ class _Clearing:
         self._make = make
         self._unsaid = unsaid
 
-    def __call__(self, *arguments: Any, **options: Any) -> logging.LogRecord:
-        record: logging.LogRecord = self._make(*arguments, **options)
+    def __call__(self, *given: Any, **options: Any) -> logging.LogRecord:
+        record: logging.LogRecord = self._make(*given, **options)
         try:
             said = record.getMessage()
-        except Exception:  # noqa: BLE001 - a record that cannot be formatted; logging says so when it is handled
+        except Exception:  # noqa: BLE001 - it cannot be formatted: logging will print it, part by part, as an error
+            arguments = record.args if isinstance(record.args, tuple) else ()
+            record.msg = self._unsaid(str(record.msg))
+            record.args = tuple(self._unsaid(each) if isinstance(each, str) else each for each in arguments)
             return record
         if (cleared := self._unsaid(said)) != said:
             record.msg, record.args = cleared, ()

@@ -349,9 +349,7 @@ SECRETS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=8, ma
 
 @settings(max_examples=100)
 @given(SECRETS, st.sampled_from(["@", "/", ":", "#", "?", "@@", "@x:", "@x/", "@x?", "[", "%", ""]), SECRETS)
-def test_a_password_that_is_not_encoded_is_the_password_or_refused_and_never_shown(
-    first: str, odd: str, last: str
-) -> None:
+def test_a_password_that_is_not_encoded_is_whole_or_refused(first: str, odd: str, last: str) -> None:
     text = f"postgresql+psycopg://loader:{first}{odd}{last}@db.example.com:5432/headwater"
     try:
         url = parse_database_url(text, "HEADWATER_X_URL")

@@ -72,6 +72,27 @@ RULES = (
         ("tests/connectors/test_forget_kill.py::test_whoever_resumes_a_run_that_was_killed_ends_it[some]",),
     ),
     Rule(
+        "a file that is a link out of its folder is not read",
+        "connectors/file_places.py",
+        '                    if self._leads_out(meta["path"]):\n',
+        "                    if False:\n",
+        ("tests/connectors/test_hostile_inputs.py::test_a_file_that_is_a_link_out_of_its_folder_is_not_read",),
+    ),
+    Rule(
+        "a log record holds no secret that the process was given",
+        "connectors/unsaid.py",
+        "            record.msg, record.args = cleared, ()\n",
+        "            pass\n",
+        ("tests/connectors/test_unsaid.py::test_whoever_hands_out_a_secret_has_it_kept_out_of_every_log",),
+    ),
+    Rule(
+        "a password that was not encoded is not taken for a part of the host",
+        "connectors/connections.py",
+        '    if url.get_backend_name() != "sqlite" and "@" in _USER_AND_PASSWORD.sub("", text, count=1):\n',
+        "    if False:\n",
+        ("tests/connectors/test_hostile_inputs.py::test_a_password_that_is_not_encoded_is_whole_or_refused",),
+    ),
+    Rule(
         "dictionaries of Parquet files are made anew without the values of erased rows",
         "connectors/destinations/landed_rows.py",
         'if "dictionary" in str(field.type)',
