@@ -42,7 +42,7 @@ def test_a_run_under_way_and_schedules_outlast_ten_minutes_without_a_server(plac
     every_minute = scheduled_each_minute(place)
 
     run = place.start("backfill/nyc", source="flights_api", end="2013-02-09", **BACKFILL)
-    wait(lambda: 2 < place.query(LOADED)[0][0] < windows, "the run is under way", 180)
+    wait(lambda: 2 < place.query(LOADED)[0][0] < windows, "the run is under way", 300)
     place.kill_server()
     down = datetime.now(UTC)
     begun = time.monotonic()
