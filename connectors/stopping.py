@@ -8,10 +8,10 @@ committed by then is committed; what is not leaves no trace.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import TracebackType
 from weakref import WeakSet
 
@@ -28,8 +28,9 @@ _POLL_SECONDS = 0.05
 _stopped = threading.Event()
 _lock = threading.Lock()
 _connections: WeakSet[StoppableConnection] = WeakSet()
-_working: list[int] = []
-"""The threads that are at work, each as often as it has begun something."""
+_numbers = itertools.count()
+_working: dict[int, int] = {}
+"""What was begun and is not over, with its thread."""
 
 
 def stop() -> bool:
@@ -45,7 +46,7 @@ def stop() -> bool:
         connection.break_off()  # once each: what is said to the warehouse on the way out is not to be cancelled
     deadline = time.monotonic() + WITHIN_SECONDS
     mine = threading.get_ident()
-    while any(thread != mine for thread in _working):
+    while any(thread != mine for thread in list(_working.values())):
         if time.monotonic() > deadline:
             return False
         time.sleep(_POLL_SECONDS)
@@ -100,12 +101,13 @@ def cancelled_at_stop(connection: StoppableConnection) -> StoppableConnection:
     return connection
 
 
-@contextmanager
-def at_work() -> Iterator[None]:
-    """What `stop` waits for."""
-    mine = threading.get_ident()
-    _working.append(mine)
-    try:
-        yield
-    finally:
-        _working.remove(mine)
+def begin_work() -> int:
+    """Have `stop` wait for what this thread begins; returns what `end_work` is told."""
+    number = next(_numbers)
+    _working[number] = threading.get_ident()
+    return number
+
+
+def end_work(number: int) -> None:
+    """It is over."""
+    _working.pop(number, None)

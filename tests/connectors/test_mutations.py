@@ -235,10 +235,31 @@ RULES = (
     Rule(
         "the manifest is written after the last row",
         "connectors/ingest.py",
-        "                files = take_in(extraction, attempt, writer, self.log)\n",
+        "                files = take_in(extraction, attempt, writer, self.log, self.watch)\n",
         "                writer.finish(columns=(), window=None, cursor_from=None, cursor_to=None)\n"
-        "                files = take_in(extraction, attempt, writer, self.log)\n",
+        "                files = take_in(extraction, attempt, writer, self.log, self.watch)\n",
         ("tests/connectors/test_rebuild.py",),
+    ),
+    Rule(
+        "what was forgotten is known beside the landing before anything is erased",
+        "connectors/forget.py",
+        "            keep_list(owner, destination.landing, source.name, stream.name)\n            reach",
+        "            reach",
+        ("tests/connectors/backups/test_restore.py",),
+    ),
+    Rule(
+        "a restore leaves no hole before what it takes over",
+        "connectors/adopt.py",
+        "        return both != highest_of(self.connection, name, [reached])\n",
+        "        return False\n",
+        ("tests/connectors/backups/test_restore.py",),
+    ),
+    Rule(
+        "readers wait for the end of a restore",
+        "connectors/backups/copying.py",
+        '            connection.execute(f"revoke usage on schema serving from {_READERS}".encode())\n',
+        "            pass\n",
+        ("tests/connectors/backups/test_restore.py",),
     ),
     Rule(
         "the first manifest in a folder stays",
@@ -250,8 +271,14 @@ RULES = (
     Rule(
         "the first manifest in a bucket stays", LANDING, 'body, mode="create")', 'body, mode="overwrite")', (OBJECTS,)
     ),
-    Rule("objects are flushed", LANDING, "            _flush(path)\n            _flush(path.parent)\n", "", (OBJECTS,)),
-    Rule("the folder of an object is flushed", LANDING, "            _flush(path.parent)\n", "", (OBJECTS,)),
+    Rule("objects are flushed", LANDING, "            flush(path)\n            flush(path.parent)\n", "", (OBJECTS,)),
+    Rule(
+        "the folder of an object is flushed",
+        LANDING,
+        "            flush(path)\n            flush(path.parent)\n",
+        "            flush(path)\n",
+        (OBJECTS,),
+    ),
     Rule("a manifest is flushed", LANDING, "            os.fsync(file.fileno())\n", "", (OBJECTS,)),
     Rule(
         "a manifest is flushed whole",
@@ -263,7 +290,7 @@ RULES = (
     Rule(
         "the folders of a manifest are flushed",
         LANDING,
-        "    for folder in path.parents:\n        _flush(folder)\n",
+        "    for folder in path.parents:\n        flush(folder)\n",
         "    for folder in path.parents:\n",
         (OBJECTS,),
     ),

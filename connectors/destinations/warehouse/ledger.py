@@ -28,7 +28,7 @@ from connectors.destinations.warehouse.connection import connect, translated_err
 from connectors.destinations.warehouse.shape import check_shape
 from connectors.errors import FencedError, StoppedError, StreamBusyError
 from connectors.model import Window
-from connectors.stopping import at_work, check_stop
+from connectors.stopping import begin_work, check_stop, end_work
 from connectors.unsaid import UNSAID
 
 LEASE_SECONDS = 60.0
@@ -200,8 +200,7 @@ class Lease:
                 raise
         self._thread = threading.Thread(target=self._renew, name=f"lease {self._stream}", daemon=True)
         self._thread.start()
-        self._at_work = at_work()
-        self._at_work.__enter__()
+        self._work = begin_work()
         return self
 
     def __exit__(
@@ -222,7 +221,7 @@ class Lease:
             pass  # the session goes with the connection, and with it the lease
         finally:
             self._connection.close()
-            self._at_work.__exit__(None, None, None)
+            end_work(self._work)
 
     def _note_stopped(self) -> None:
         """The run ends by a signal: what it was at is told from what was killed."""
