@@ -28,7 +28,9 @@ def local_session(home: Path) -> SparkSession:
     settings = {
         "spark.driver.memory": "2g",
         # Most of what a small build costs is compiling: half of it is left out.
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "spark.driver.extraJavaOptions": (
+            f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dderby.stream.error.file={home / 'derby.log'}"
+        ),
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
         "spark.ui.enabled": "false",

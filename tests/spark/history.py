@@ -89,6 +89,7 @@ class History:
 @contextmanager
 def demo(server: Server, warehouse: Warehouse, home: Path, flights: int) -> Iterator[History]:
     """The demo's sources, with so many flights."""
+    home.mkdir(exist_ok=True)
     with ExitStack() as running:
         api = running.enter_context(flights_api.stand_in(server, home, flights=flights))
         database = running.enter_context(operations_db.stand_in(server, home))
