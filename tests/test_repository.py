@@ -39,7 +39,16 @@ def test_dbt_never_becomes_a_python_package() -> None:
     assert not [path for path in tracked() if path.startswith("dbt/") and path.endswith(".py")]
 
 
-@pytest.mark.parametrize("file", ["requirements.lock", "deployments/bi/requirements.lock", "deployments/spark/requirements.lock", ".ci/audit.lock"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "requirements.lock",
+        "deployments/bi/requirements.lock",
+        "deployments/containers/requirements.lock",
+        "deployments/spark/requirements.lock",
+        ".ci/audit.lock",
+    ],
+)
 def test_a_lock_holds_hashes_and_no_address(file: str) -> None:
     lock = (ROOT / file).read_text()
     assert "://" not in lock

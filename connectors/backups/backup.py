@@ -28,7 +28,7 @@ from connectors.backups.store import Backup, BackupStore, Dump, Fingerprint
 from connectors.connections import Connections
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.ledger import Lease
-from connectors.destinations.warehouse.migrations import ROLES
+from connectors.destinations.warehouse.roles import ROLES
 from connectors.destinations.warehouse.shape import revision_of
 from connectors.errors import ConfigurationError
 from connectors.failpoints import reach

@@ -13,9 +13,9 @@ import prefect
 
 from connectors.addresses import is_loopback
 from connectors.errors import ConfigurationError
-from deployments.deploy import WORK_POOL
 from deployments.doctor.addresses import own_addresses
 from deployments.doctor.examination import Result, State
+from deployments.work_pools.pools import chosen_kind
 
 _SECONDS = 5.0
 _SILENT = timedelta(minutes=2)
@@ -151,25 +151,26 @@ def _telemetry(client: httpx.Client) -> Result:
 
 
 def _workers(client: httpx.Client) -> Iterator[Result]:
-    pool = client.get(f"/work_pools/{WORK_POOL}")
+    name = chosen_kind().pool
+    pool = client.get(f"/work_pools/{name}")
     if pool.status_code == 404:
-        yield Result("work pool", State.WRONG, f"There is no work pool `{WORK_POOL}`.", "headwater deploy")
+        yield Result("work pool", State.WRONG, f"There is no work pool `{name}`.", "headwater deploy")
         yield Result("worker", State.SKIPPED, "Not looked at: there is no work pool.")
         return
     pool.raise_for_status()
     if pool.json()["is_paused"]:
-        remedy = f"prefect work-pool resume {WORK_POOL}"
-        yield Result("work pool", State.WARNING, f"The work pool `{WORK_POOL}` is paused: nothing runs.", remedy)
+        remedy = f"prefect work-pool resume {name}"
+        yield Result("work pool", State.WARNING, f"The work pool `{name}` is paused: nothing runs.", remedy)
     else:
-        yield Result("work pool", State.OK, f"`{WORK_POOL}`, of type {pool.json()['type']}.")
-    answer = client.post(f"/work_pools/{WORK_POOL}/workers/filter", json={})
+        yield Result("work pool", State.OK, f"`{name}`, of type {pool.json()['type']}.")
+    answer = client.post(f"/work_pools/{name}/workers/filter", json={})
     answer.raise_for_status()
     beats = [datetime.fromisoformat(each["last_heartbeat_time"]) for each in answer.json()]
     now = datetime.now(UTC)
     alive = sum(now - beat < _SILENT for beat in beats)
     if alive:
-        yield Result("worker", State.OK, f"{alive} of `{WORK_POOL}` heard within two minutes.")
+        yield Result("worker", State.OK, f"{alive} of `{name}` heard within two minutes.")
         return
     heard = f"the last was heard {max(beats):%Y-%m-%d %H:%M} UTC" if beats else "none was ever heard"
-    said = f"No worker is there for `{WORK_POOL}`: {heard}. Nothing runs."
-    yield Result("worker", State.WRONG, said, f"prefect worker start --pool {WORK_POOL}")
+    said = f"No worker is there for `{name}`: {heard}. Nothing runs."
+    yield Result("worker", State.WRONG, said, f"prefect worker start --pool {name}")

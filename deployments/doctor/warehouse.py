@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL
 from connectors.addresses import is_loopback
 from connectors.connections import Database
 from connectors.database import address
-from connectors.destinations.warehouse.connection import connect, translated_errors
+from connectors.destinations.warehouse.connection import connect
 from connectors.destinations.warehouse.role_check import deviations, strangers
 from connectors.destinations.warehouse.roles import ROLES
 from connectors.destinations.warehouse.shape import REVISION, revision_of

@@ -25,7 +25,8 @@ from connectors.destinations.warehouse.migrations import upgrade
 from connectors.errors import ConfigurationError
 from connectors.registry import SOURCES
 from deployments.cli import app
-from deployments.deploy import WORK_POOL, ensure_work_pool
+from deployments.deploy import ensure_work_pool
+from deployments.work_pools.pools import PROCESS_POOL
 from deployments.doctor import prefect_server as server_checks
 from deployments.doctor import warehouse as warehouse_checks
 from deployments.doctor.addresses import own_addresses
@@ -99,7 +100,7 @@ def test_a_healthy_installation_is_said_to_be_one_and_only_then(variables: dict[
     register(EnvironmentConnections(), requirements())
     ensure_work_pool()
     heartbeat = httpx.post(
-        f"{variables['PREFECT_API_URL']}/work_pools/{WORK_POOL}/workers/heartbeat", json={"name": "of the test"}
+        f"{variables['PREFECT_API_URL']}/work_pools/{PROCESS_POOL}/workers/heartbeat", json={"name": "of the test"}
     )
     heartbeat.raise_for_status()
     code, checks = looked()
