@@ -227,7 +227,7 @@ class Worker:
                     where f.backfill_id = b.backfill_id and w.window_start = b.window_start
                 )
                 where backfill_id = %(id)s and window_start = any(%(starts)s) and """
-                + _OURS,  # noqa: S608 - a constant
+                + _OURS,
                 {"id": self._id, "starts": [window.start for window in batch.windows]},
             )
 
@@ -239,7 +239,7 @@ class Worker:
         with translated_errors():
             self._connection.execute(
                 "update ops.backfill_windows set state = %s, most_beside = %s, error = %s, ended_at = clock_timestamp()"
-                f" where backfill_id = %s and window_start = any(%s) and {_OURS}",  # noqa: S608 - a constant
+                f" where backfill_id = %s and window_start = any(%s) and {_OURS}",
                 [
                     "waiting" if again else "failed",
                     max(1, len(batch.windows) // 2) if again else None,

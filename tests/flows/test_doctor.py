@@ -26,12 +26,12 @@ from connectors.errors import ConfigurationError
 from connectors.registry import SOURCES
 from deployments.cli import app
 from deployments.deploy import ensure_work_pool
-from deployments.work_pools.pools import PROCESS_POOL
 from deployments.doctor import prefect_server as server_checks
 from deployments.doctor import warehouse as warehouse_checks
 from deployments.doctor.addresses import own_addresses
 from deployments.doctor.examination import Check, Result, State, examine
 from deployments.doctor.settings import Anywhere
+from deployments.work_pools.pools import PROCESS_POOL
 from tasks.credentials import register, requirements
 from tests.conftest import Server, Warehouse
 from tests.flows.test_roles import as_the_page_has_it
