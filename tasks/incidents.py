@@ -15,11 +15,10 @@ from connectors.alerts.routing import read_routing
 from connectors.incidents.announcing import announcer
 from connectors.incidents.checks import take_stock
 from connectors.incidents.observe import Observed
-from connectors.unsaid import UNSAID
 from tasks.alerts import send_alerts
 from tasks.bounded import within_deadline
 from tasks.credentials import WAREHOUSE_WATCHER, PrefectConnections
-from tasks.ingest import run_name
+from tasks.ingest import cleared, run_name
 
 LOADED = ("loads", "backfills", "quarantine", "columns", "freshness")
 """What loads change."""
@@ -39,10 +38,8 @@ def noticed(*scopes: str) -> Iterator[None]:
     Use it inside a flow, around all that it does.
     """
     try:
-        yield
-    except Exception as error:
-        UNSAID.clear(error)
-        raise
+        with cleared():
+            yield
     finally:
         notice(*scopes)
         send_alerts()
