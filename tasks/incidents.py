@@ -16,11 +16,10 @@ from connectors.alerts.routing import read_routing
 from connectors.incidents.announcing import announcer
 from connectors.incidents.checks import take_stock
 from connectors.incidents.observe import Observed
-from connectors.unsaid import UNSAID
 from tasks.alerts import send_alerts
 from tasks.bounded import within_deadline
 from tasks.credentials import WAREHOUSE_WATCHER, PrefectConnections
-from tasks.ingest import run_name
+from tasks.ingest import cleared, run_name
 from tasks.stopping import stoppable
 
 LOADED = ("loads", "backfills", "quarantine", "columns", "freshness")
@@ -46,13 +45,10 @@ def noticed(*scopes: str) -> Iterator[None]:
     """
     is_told_to_stop = False
     try:
-        with stoppable():
+        with cleared(), stoppable():
             yield
     except TerminationSignal:
         is_told_to_stop = True
-        raise
-    except Exception as error:
-        UNSAID.clear(error)
         raise
     finally:
         if not is_told_to_stop:

@@ -17,7 +17,7 @@ from deployments.doctor.addresses import own_addresses
 from deployments.doctor.examination import Result, State
 from deployments.work_pools.pools import chosen_kind
 
-_SECONDS = 5.0
+_SECONDS = 10.0
 _SILENT = timedelta(minutes=2)
 _NAMES = ("Prefect version", "Prefect access", "telemetry", "work pool", "worker")
 _REFUSED = (401, 403)

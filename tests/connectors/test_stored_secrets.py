@@ -40,7 +40,7 @@ def secrets(store: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     }.items():
         monkeypatch.setenv(name, value)
     forget_secrets()
-    return boto3.client("secretsmanager", endpoint_url=store)
+    return boto3.client("secretsmanager", endpoint_url=store, region_name="eu-central-1")
 
 
 def kept(client: Any, name: str, value: str) -> str:

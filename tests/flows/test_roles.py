@@ -129,18 +129,24 @@ def test_what_is_promised_can_be_done_and_nothing_else(whole: Warehouse) -> None
                 statement = sql.SQL(STATEMENTS[privilege]).format(
                     table=sql.Identifier(schema, name), column=sql.Identifier(column)
                 )
-                assert _may(connection, statement) == expected, (role, schema, name, privilege)
+                found = _may(connection, statement)
+                if found is None:
+                    continue
+                assert found == expected, (role, schema, name, privilege)
                 tried += 1
     assert tried > 2000
 
 
-def _may(connection: psycopg.Connection, statement: sql.Composed) -> bool:
+def _may(connection: psycopg.Connection, statement: sql.Composed) -> bool | None:
+    """Whether a role gets as far as that; None where nobody would, as with a view of several tables."""
     try:
         with connection.transaction(force_rollback=True):
             connection.execute(statement)
     except psycopg.errors.InsufficientPrivilege:
         return False
-    except psycopg.Error:  # it may, and it makes no sense: a view of several tables is not written to
+    except psycopg.errors.ObjectNotInPrerequisiteState:
+        return None
+    except psycopg.errors.FeatureNotSupported:  # it may; others that refer to the table would have to be emptied too
         return True
     return True
 
