@@ -24,6 +24,7 @@ from tasks import progress
 from tasks.credentials import register
 from tests.conftest import Answer, Api, Request, Warehouse
 from tests.connectors.examples import Prepare, Shop, connections, database, erp, order, shop_source
+from tests.connectors.scene import until
 
 ORDERS = [order(number, at=f"2024-01-{number % 28 + 1:02}T00:00:00Z") for number in range(60)]
 WINDOW = ("2024-01-01", "2024-02-01")
@@ -98,8 +99,12 @@ def test_a_long_load_shows_rows_rate_and_what_is_left_and_a_short_one_nothing(
             flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=["ingest shop 2024-01-01/02-01"]))
         )
         within = FlowRunFilter(id=FlowRunFilterId(any_=[run.id for run in runs]))
-        names = {each.name for each in client.read_task_runs(flow_run_filter=within)}
-        assert names == {"ingest shop.orders 2024-01-01/02-01"}
+
+        def names() -> set[str]:
+            return {each.name for each in client.read_task_runs(flow_run_filter=within)}
+
+        until(names, "the server knows of the task runs, which it hears of by events", seconds=30)
+        assert names() == {"ingest shop.orders 2024-01-01/02-01"}
 
 
 @pytest.mark.usefixtures("prefect_server")
