@@ -1,7 +1,7 @@
 """The kinds of work pools, and what a pool of each is to be like in this environment. No Prefect is imported here.
 
-The pool of processes is called `headwater`, the others `headwater-docker` and so on, so that one server may have several
-while a team moves.
+The pool of processes is called `headwater`, the others `headwater-docker` and so on, so that one server may have
+several while a team moves.
 """
 
 from __future__ import annotations
