@@ -165,7 +165,8 @@ def test_a_run_lands_in_the_object_store_and_makes_the_page(stack: Stack) -> Non
         "import obstore; from connectors.object_store import open_store;"
         "from tasks.credentials import PrefectConnections; from connectors.ingest import LANDING;"
         "store = open_store(PrefectConnections().object_store(LANDING));"
-        "print('manifests:', sum(each['path'].endswith('manifest.json') for page in obstore.list(store) for each in page))"
+        "keys = [each['path'] for page in obstore.list(store) for each in page];"
+        "print('manifests:', sum(key.endswith('manifest.json') for key in keys))"
     )
     said = stack.exec("worker", "python", "-c", count)
     found = re.search(r"^manifests: (\d+)$", said, re.MULTILINE)
