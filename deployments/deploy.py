@@ -23,7 +23,7 @@ from connectors.connections import EnvironmentConnections
 from connectors.errors import ConfigurationError
 from deployments import automations
 from deployments.local.layout import PROJECT_ROOT
-from deployments.work_pools.pools import Kind, chosen_kind, placed, work_pool
+from deployments.work_pools.pools import Kind, placed, work_pool
 from tasks.alerts import register_channels
 from tasks.credentials import OPTIONAL, register, requirements
 
@@ -45,17 +45,14 @@ def register_blocks() -> list[str]:
     return register(environment, [*requirements(), *given]) + register_channels(environment, read_routing())
 
 
-def ensure_work_pool(kind: Kind | None = None) -> str:
+def ensure_work_pool(kind: Kind = Kind.PROCESS) -> str:
     """Make the work pool of a kind what its template and the environment say; returns its name.
-
-    Args:
-        kind: that of HEADWATER_WORK_POOL if not given.
 
     Raises:
         ConfigurationError: the environment lacks something that the kind needs, or the server has a pool of that name
             and of another type.
     """
-    wanted = work_pool(kind or chosen_kind())
+    wanted = work_pool(kind)
     with get_client(sync_client=True) as client:
         try:
             existing = client.read_work_pool(wanted.name)
@@ -82,18 +79,15 @@ def ensure_work_pool(kind: Kind | None = None) -> str:
     return wanted.name
 
 
-def deploy_all(kind: Kind | None = None) -> None:
-    """Apply every deployment of prefect.yaml, and the automations.
-
-    Args:
-        kind: of the work pool, that of HEADWATER_WORK_POOL if not given.
+def deploy_all(kind: Kind = Kind.PROCESS) -> None:
+    """Apply every deployment of prefect.yaml to the work pool of a kind, and the automations.
 
     Raises:
         ConfigurationError: Prefect refused one, in its own words; or nobody could tell from deployments/alerts.yaml
             where alerts go.
     """
     routing = read_routing()
-    with _prefect_file(kind or chosen_kind()) as file:
+    with _prefect_file(kind) as file:
         outcome = subprocess.run(
             [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)],
             cwd=PROJECT_ROOT,

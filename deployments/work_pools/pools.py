@@ -1,7 +1,7 @@
 """The kinds of work pools, and what a pool of each is to be like in this environment. No Prefect is imported here.
 
-HEADWATER_WORK_POOL names the kind: `process` (the default), `docker`, `ecs` or `kubernetes`. The pool of processes is
-called `headwater`, the others `headwater-docker` and so on, so that one server may have several while a team moves.
+The pool of processes is called `headwater`, the others `headwater-docker` and so on, so that one server may have
+several while a team moves.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import yaml
 from connectors.errors import ConfigurationError
 
 KIND_VARIABLE = "HEADWATER_WORK_POOL"
+"""Names the kind for `headwater deploy`."""
 PROCESS_POOL = "headwater"
 """The pool that prefect.yaml names."""
 _FOLDER = Path(__file__).resolve().parent
@@ -48,22 +49,6 @@ class WorkPool:
     description: str
     template: Mapping[str, Any]
     """Prefect's base job template."""
-
-
-def chosen_kind(environment: Mapping[str, str] | None = None) -> Kind:
-    """The kind that HEADWATER_WORK_POOL names.
-
-    Raises:
-        ConfigurationError: it names none.
-    """
-    given = (os.environ if environment is None else environment).get(KIND_VARIABLE) or Kind.PROCESS
-    try:
-        return Kind(given)
-    except ValueError:
-        raise ConfigurationError(
-            f"There is no kind of work pool `{given}`.",
-            remedy=f"Set {KIND_VARIABLE} to one of {', '.join(Kind)}, or leave it out for {Kind.PROCESS.value}.",
-        ) from None
 
 
 def work_pool(kind: Kind, environment: Mapping[str, str] | None = None) -> WorkPool:

@@ -183,7 +183,7 @@ class Podman:
         os.killpg(self._holder.pid, signal.SIGKILL)
         self._holder.wait()
 
-    def __call__(self, *command: str, check: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a program inside, and return what it said."""
         assert self._holder is not None
         outcome = subprocess.run(
@@ -191,7 +191,7 @@ class Podman:
                 *("nsenter", "--target", str(self._holder.pid), "--net", "--mount", f"--wd={FOLDER}", "--"),
                 *command,
             ],
-            env={**self.environment, **variables},
+            env=self.environment,
             capture_output=True,
             text=True,
             check=False,

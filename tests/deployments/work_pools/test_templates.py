@@ -17,7 +17,6 @@ from deployments.work_pools.pools import (
     KIND_VARIABLE,
     Kind,
     WorkPool,
-    chosen_kind,
     placed,
     read_sizes,
     read_template,
@@ -110,14 +109,6 @@ def test_all_that_is_missing_in_the_environment_is_named_at_once(kind: Kind) -> 
 
 def test_lists_are_given_with_commas() -> None:
     assert pool_of(Kind.ECS).template["variables"]["properties"]["subnets"]["default"] == ["subnet-1", "subnet-2"]
-
-
-def test_the_kind_comes_from_the_environment() -> None:
-    assert chosen_kind({}) is Kind.PROCESS
-    assert chosen_kind({KIND_VARIABLE: ""}) is Kind.PROCESS
-    assert chosen_kind({KIND_VARIABLE: "ecs"}) is Kind.ECS
-    with pytest.raises(ConfigurationError, match="process, docker, ecs, kubernetes"):
-        chosen_kind({KIND_VARIABLE: "mesos"})
 
 
 def test_sizes_are_of_variables_that_the_templates_have() -> None:
