@@ -24,7 +24,19 @@ from connectors.destinations.warehouse.migrations import upgrade
 from connectors.errors import HeadwaterError
 from connectors.ingest import WAREHOUSE_OWNER
 from connectors.registry import SOURCES
-from deployments.commands import alerts, backfill, bi, forget, incidents, loads, page, publishing, watch, windows
+from deployments.commands import (
+    alerts,
+    backfill,
+    bi,
+    forget,
+    incidents,
+    loads,
+    page,
+    publishing,
+    review,
+    watch,
+    windows,
+)
 from deployments.commands.terminal import console, errors, step
 from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
@@ -42,6 +54,7 @@ app.add_typer(backfill.app, name="backfill")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(bi.app, name="bi")
+app.add_typer(review.app, name="review")
 
 
 def main() -> None:

@@ -87,7 +87,7 @@ def build(*, select: str | None = None, full_refresh: bool = False) -> BuildRepo
     settings = PrefectDbtSettings(project_dir=DBT_PROJECT, profiles_dir=DBT_PROJECT, target_path=DBT_TARGET)
     runner = NodeRunner(settings, lambda: _artifact("manifest.json")["parent_map"])
     started_at = datetime.now(UTC)
-    with _environment(PrefectConnections().database(WAREHOUSE_TRANSFORMER)):
+    with dbt_environment(PrefectConnections().database(WAREHOUSE_TRANSFORMER)):
         try:
             outcome = runner.invoke(arguments)
         except ValueError as error:
@@ -133,7 +133,7 @@ def write_docs() -> None:
     Raises:
         ConfigurationError: dbt could not write it.
     """
-    with _environment(PrefectConnections().database(WAREHOUSE_TRANSFORMER)):
+    with dbt_environment(PrefectConnections().database(WAREHOUSE_TRANSFORMER)):
         # The manifest of the build that has just run is taken: nothing is parsed or compiled again.
         outcome = dbtRunner().invoke(["docs", "generate", "--static", "--no-compile", "--quiet", *_folders()])
     if not outcome.success:
@@ -171,14 +171,14 @@ def manifest_of(build: BuildReport) -> dict[str, Any]:
     return manifest
 
 
-def parsed(transformer: URL) -> dict[str, Any]:
-    """The manifest of the project as it is now, whatever a build has left.
+def parsed(transformer: URL, project: Path = DBT_PROJECT) -> dict[str, Any]:
+    """The manifest of the project (or of another one) as it is now, whatever a build has left.
 
     Raises:
         ConfigurationError: the project does not parse.
     """
-    with TemporaryDirectory() as target, _environment(transformer):
-        folders = ["--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)]
+    with TemporaryDirectory() as target, dbt_environment(transformer):
+        folders = ["--project-dir", str(project), "--profiles-dir", str(project)]
         outcome = dbtRunner().invoke(["parse", "--quiet", *folders, "--target-path", target, "--log-path", target])
         if not outcome.success:
             raise ConfigurationError(
@@ -206,7 +206,7 @@ def downstream(source: str, stream: str) -> list[Downstream]:
     try:
         manifest = _artifact("manifest.json")
     except ConfigurationError:
-        with _environment(PrefectConnections().database(WAREHOUSE_TRANSFORMER)):
+        with dbt_environment(PrefectConnections().database(WAREHOUSE_TRANSFORMER)):
             outcome = dbtRunner().invoke(["parse", "--quiet", *_folders()])
         if not outcome.success:
             raise ConfigurationError(
@@ -260,7 +260,7 @@ def _folders() -> list[str]:
 
 
 @contextmanager
-def _environment(transformer: URL) -> Iterator[None]:
+def dbt_environment(transformer: URL) -> Iterator[None]:
     """What dbt/profiles.yml reads, for as long as dbt runs."""
     values = {
         "HEADWATER_WAREHOUSE_HOST": transformer.host or "",

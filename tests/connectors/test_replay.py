@@ -422,8 +422,19 @@ again(
 REACHED = [name for name in FAILPOINTS if name not in ("chunk-copied", "chunk-landed", "manifest-written")]
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["quarantine", "whole"])
-@pytest.mark.parametrize("name", REACHED)
+def kills() -> list[object]:
+    """Every instant of both kinds of replay; in the short form, of the one and the other by turns."""
+    return [
+        pytest.param(
+            name, whole, id=f"{name}-{'whole' if whole else 'quarantine'}", marks=() if by_turns else pytest.mark.chaos
+        )
+        for number, name in enumerate(REACHED)
+        for whole in (False, True)
+        for by_turns in [(number % 2 == 0) == whole]
+    ]
+
+
+@pytest.mark.parametrize(("name", "whole"), kills())
 def test_a_replay_that_is_killed_leaves_all_or_nothing_and_a_rerun_completes_it(
     source_database: Prepare,
     warehouse: Warehouse,

@@ -113,7 +113,7 @@ def test_marts_have_the_columns_that_the_warehouse_has(graph: dict[str, Any], db
 def test_dashboards_are_at_the_end(graph: dict[str, Any]) -> None:
     marts = {number for number, node in enumerate(graph["nodes"]) if node.get("layer") == "marts"}
     boards = {number: node["name"] for number, node in enumerate(graph["nodes"]) if node["kind"] == "exposure"}
-    assert {*boards.values()} == {"airport_weather_board", "flight_operations_this_morning", "pipeline_trends"}
+    assert {*boards.values()} == {"duty_managers_questions", "flight_operations_this_morning", "pipeline_trends"}
     read = {number: {parent for parent, child in graph["edges"] if child == number} for number in boards}
     assert all(read.values())
     assert set().union(*read.values()) == marts

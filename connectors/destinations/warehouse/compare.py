@@ -1,8 +1,8 @@
-"""Two tables of the warehouse compared, row by row and column by column: what a change of a model changes in its rows.
+"""Two tables of the warehouse compared, row by row and column by column: what a change of a model does to its rows.
 
-One statement counts it all, where the rows are; no value leaves the warehouse. Rows are matched by their key. Where there
-is none, or where it does not tell rows apart on both sides, whole rows are matched, as often as each is there: a row that
-changed is then one that is gone and one that is new.
+One statement counts it all, where the rows are; no value leaves the warehouse. Rows are matched by their key. Where
+there is none, or where it does not tell rows apart on both sides, whole rows are matched, as often as each is there: a
+row that changed is then one that is gone and one that is new.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ having bool_and(
     )
 )
 """
-"""Columns whose values can be told apart as what they are; arrays and domains by what they are made of. The others (json,
-xml, points) are compared as text. Of geometric types `=` compares areas: they are in none of these categories."""
+"""Columns whose values can be told apart as what they are; arrays and domains by what they are made of. The others
+(json, xml, points) are compared as text: of geometric types `=` compares areas."""
 
 
 def compare(
@@ -140,8 +140,8 @@ def _compare(
     connection: psycopg.Connection, before: Relation, after: Relation, key: tuple[str, ...]
 ) -> TableDifference:
     types = [column_types(connection, each.schema, each.name) for each in (before, after)]
-    for relation, columns in zip((before, after), types, strict=True):
-        if not columns:
+    for relation, found in zip((before, after), types, strict=True):
+        if not found:
             raise ConfigurationError(f"There is no table {relation}.", remedy="Build it first, or correct its name.")
     then, now = types
     both = [name for name in now if name in then]
@@ -157,7 +157,11 @@ def _compare(
             return column if is_plain else sql.SQL("{}::text").format(column)
         return sql.SQL("{}::numeric" if _are_numbers(then[name], now[name]) else "{}::text").format(column)
 
-    if key and all(name in both for name in key) and all(_is_told_by(connection, each, key) for each in (before, after)):
+    if (
+        key
+        and all(name in both for name in key)
+        and all(_is_told_by(connection, each, key) for each in (before, after))
+    ):
         counts, changed = _by_key(connection, before, after, key, [name for name in both if name not in key], value)
     else:
         key = ()
