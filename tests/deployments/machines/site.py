@@ -200,6 +200,7 @@ def site(home: Path, *, clock: str, settle: str = "1m") -> Iterator[Site]:
         found = Site(LocalStack(home), slack, hook, variables)
         try:
             found.run("up", "--clock", clock)
+            variables |= found.stack.environment()
             yield found
         finally:
             found.stack.destroy()
