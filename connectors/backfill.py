@@ -235,8 +235,11 @@ class Worker:
         again = len(batch.windows) > 1 and not is_nobody_there
         with translated_errors():
             self._connection.execute(
-                "update ops.backfill_windows set state = %s, most_beside = %s, error = %s, ended_at = clock_timestamp()"
-                f" where backfill_id = %s and window_start = any(%s) and {_OURS}",  # noqa: S608 - a constant
+                f"""
+                update ops.backfill_windows
+                set state = %s, most_beside = %s, error = %s, ended_at = clock_timestamp()
+                where backfill_id = %s and window_start = any(%s) and {_OURS}
+                """,  # noqa: S608 - a constant
                 [
                     "waiting" if again else "failed",
                     max(1, len(batch.windows) // 2) if again else None,

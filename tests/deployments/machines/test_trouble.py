@@ -83,7 +83,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_run_is_told_of_and_so_is_its
     place.told("No worker is there", within=killed + 4 * MINUTE - time.monotonic())
     until_told = killed + 4 * MINUTE - time.monotonic()
     wait(lambda: place.state(run)["state_type"] == "CRASHED", "the server says that it crashed", until_told)
-    place.stack.start_worker()
+    place.run("up")
     place.completed("transform/nyc")
     once_and_over(place, "No worker is there", ("A build was killed", "transform/nyc crashed"))
 
