@@ -219,15 +219,15 @@ class Worker:
         self._failures = 0
         with translated_errors():
             self._connection.execute(
-                """
+                f"""
                 update ops.backfill_windows b
                 set state = 'loaded', error = null, ended_at = clock_timestamp(), (rows_loaded, load_id) = (
                     select w.rows, coalesce(w.read_by, w.changed_by)
                     from ops.backfills f join ops.windows w using (source, stream)
                     where f.backfill_id = b.backfill_id and w.window_start = b.window_start
                 )
-                where backfill_id = %(id)s and window_start = any(%(starts)s) and """
-                + _OURS,
+                where backfill_id = %(id)s and window_start = any(%(starts)s) and {_OURS}
+                """,  # noqa: S608 - a constant
                 {"id": self._id, "starts": [window.start for window in batch.windows]},
             )
 
@@ -238,8 +238,11 @@ class Worker:
         again = len(batch.windows) > 1 and not is_nobody_there
         with translated_errors():
             self._connection.execute(
-                "update ops.backfill_windows set state = %s, most_beside = %s, error = %s, ended_at = clock_timestamp()"
-                f" where backfill_id = %s and window_start = any(%s) and {_OURS}",
+                f"""
+                update ops.backfill_windows
+                set state = %s, most_beside = %s, error = %s, ended_at = clock_timestamp()
+                where backfill_id = %s and window_start = any(%s) and {_OURS}
+                """,  # noqa: S608 - a constant
                 [
                     "waiting" if again else "failed",
                     max(1, len(batch.windows) // 2) if again else None,

@@ -150,12 +150,6 @@ class Site:
         wait(lambda: any(of in subject for subject in self.subjects()), f"`{of}` is told", within)
         return time.monotonic() - begun
 
-    def over(self, of: str, within: float = 300) -> None:
-        """Wait until it is told that something is over."""
-        wait(
-            lambda: any(of in each for each in self.subjects() if is_over(each)), f"that `{of}` is over is told", within
-        )
-
     def quiet(self, within: float = 600) -> list[str]:
         """Wait until nothing is wrong any more (a week of data is worth warnings) and all of it was told; what was told
         since the last time."""
@@ -206,6 +200,7 @@ def site(home: Path, *, clock: str, settle: str = "1m") -> Iterator[Site]:
         found = Site(LocalStack(home), slack, hook, variables)
         try:
             found.run("up", "--clock", clock)
+            variables |= found.stack.environment()
             yield found
         finally:
             found.stack.destroy()

@@ -37,16 +37,21 @@ def _both_channels_hear_the_same(place: Site) -> Iterator[None]:
     assert [body["text"] for body in place.slack.taken] == [body["subject"] for body in place.hook.taken]
 
 
-def once_and_over(place: Site, *titles: str) -> None:
-    """Each trouble was told when it began and when it was over, and there was no other."""
-    for title in titles:
-        place.over(title)
+def once_and_over(place: Site, *troubles: str | tuple[str, ...]) -> None:
+    """Each trouble was told when it began and when it was over, and there was no other.
+
+    Args:
+        troubles: what each was told by; several, where it may go by another sign of it when it is over.
+    """
+    names = [(trouble,) if isinstance(trouble, str) else trouble for trouble in troubles]
+    wait(
+        lambda: len([each for each in place.subjects() if is_over(each)]) >= len(names), "that it is over is told", 600
+    )
     subjects = place.quiet()
-    over = [subject for subject in subjects if is_over(subject)]
-    begun = [subject for subject in subjects if not is_over(subject)]
-    for kind in (begun, over):
-        assert len(kind) == len(titles), subjects
-        assert all(any(title in subject for subject in kind) for title in titles), subjects
+    for told in (True, False):
+        found = [subject for subject in subjects if is_over(subject) is told]
+        assert len(found) == len(names), subjects
+        assert all(any(name in subject for subject in found for name in each) for each in names), subjects
 
 
 def test_a_killed_server_is_told_of_once_and_that_it_is_back_once(place: Site) -> None:
@@ -78,9 +83,9 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_run_is_told_of_and_so_is_its
     place.told("No worker is there", within=killed + 4 * MINUTE - time.monotonic())
     until_told = killed + 4 * MINUTE - time.monotonic()
     wait(lambda: place.state(run)["state_type"] == "CRASHED", "the server says that it crashed", until_told)
-    place.stack.start_worker()
+    place.run("up")
     place.completed("transform/nyc")
-    once_and_over(place, "No worker is there", "A build was killed")
+    once_and_over(place, "No worker is there", ("A build was killed", "transform/nyc crashed"))
 
 
 def test_a_source_that_is_frozen_behind_green_loads_is_told_of_and_an_old_window_makes_it_no_newer(place: Site) -> None:
