@@ -16,7 +16,7 @@ from prefect.client.orchestration import get_client
 from prefect.events import emit_event
 from prefect.events.actions import SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME
 
 from connectors.alerts.deliver import Delivery
 from connectors.alerts.routing import parse_routing, read_routing
@@ -31,6 +31,7 @@ from tasks.credentials import WAREHOUSE_WATCHER, register
 from tests.conftest import Warehouse
 from tests.connectors.alerts.catchers import Desk, MailServer, mail_server, receiver
 from tests.connectors.scene import until
+from tests.prefect_client import prefect_settings
 from tests.telling import heard
 
 ROUTING = """
@@ -51,7 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     try:
         stack.start_postgres()
         stack.start_prefect_server()
-        with temporary_settings(
+        with prefect_settings(
             {PREFECT_API_URL: stack.environment()["PREFECT_API_URL"], PREFECT_HOME: stack.home / "prefect-client"}
         ):
             yield
