@@ -202,23 +202,30 @@ def test_a_second_signal_while_it_breaks_off_is_as_safe_as_a_kill(ingests: Inges
 
 
 @pytest.fixture
-def worker(prefect_server: str, tmp_path: Path) -> Iterator[Callable[[str], None]]:
-    """A real worker of the work pool, with all deployments; called with variables, it starts."""
+def worker(
+    prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str, str], None]]:
+    """A real worker of the work pool, with all deployments; called with dbt's folders, it starts."""
     from deployments.deploy import deploy_all, ensure_work_pool
 
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server)
     ensure_work_pool()
     deploy_all()
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(target: str) -> None:
+    def start(target: str, project: str) -> None:
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "headwater", "--name", "stop"]
         log = (tmp_path / "worker.log").open("wb")
         started.append(
             subprocess.Popen(
                 command,
                 cwd=PROJECT_ROOT,
-                env={**os.environ, "PREFECT_API_URL": prefect_server, "HEADWATER_DBT_TARGET": target}
-                | {"PREFECT_WORKER_QUERY_SECONDS": "1"},
+                env={
+                    **os.environ,
+                    "HEADWATER_DBT_TARGET": target,
+                    "HEADWATER_DBT_PROJECT": project,
+                    "PREFECT_WORKER_QUERY_SECONDS": "1",
+                },
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -245,10 +252,10 @@ def _cancelled(run: FlowRun) -> None:
 
 @pytest.mark.chaos
 def test_runs_of_a_real_worker_that_are_cancelled_leave_nothing_behind(
-    ingests: Ingests, worker: Callable[[str], None], transforms: Transforms, tmp_path: Path
+    ingests: Ingests, worker: Callable[[str, str], None], transforms: Transforms, tmp_path: Path
 ) -> None:
     waits = "select from pg_stat_activity where datname = %s and wait_event_type = 'Lock' and state = 'active'"
-    worker(str(tmp_path / "target"))
+    worker(str(tmp_path / "target"), transforms.nursery.environment["HEADWATER_DBT_PROJECT"])
     with ingests.source.transaction():
         ingests.source.execute("lock table planes")
         run = run_deployment(
