@@ -23,6 +23,8 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as f
 
+_LOAD, _PLACE, _DELETED, _FILE = "__load", "__place", "__deleted", "__file"
+"""Named so that no column of a source's is."""
 OWN_COLUMNS = ("_load_id", "_loaded_at", "_deleted_at")
 _SPARK_TYPES = {
     "boolean": "boolean",
@@ -106,19 +108,19 @@ class _Raw:
         kept = self._events() if not self._key else self._folded()
         loads = self._spark.createDataFrame(
             [(number, load["load_id"], load["loaded_at"]) for number, load in self._loads.items()],
-            "load int, _load_id string, loaded_text string",
-        ).select("load", "_load_id", f.col("loaded_text").cast("timestamp").alias("_loaded_at"))
-        deleted = loads.select(f.col("load").alias("deleted"), f.col("_loaded_at").alias("_deleted_at"))
+            f"{_LOAD} int, _load_id string, _loaded_at string",
+        ).withColumn("_loaded_at", f.col("_loaded_at").cast("timestamp"))
+        deleted = loads.select(f.col(_LOAD).alias(_DELETED), f.col("_loaded_at").alias("_deleted_at"))
         return (
-            kept.join(f.broadcast(loads), "load")
-            .join(f.broadcast(deleted), "deleted", "left")
+            kept.join(f.broadcast(loads), _LOAD)
+            .join(f.broadcast(deleted), _DELETED, "left")
             .select(*(self._as_raw(name) for name in self._types), *OWN_COLUMNS)
         )
 
     # The rows of the loads
 
     def _versions(self, numbers: Iterable[int], names: Sequence[str]) -> DataFrame:
-        """All accepted rows of some loads: `load`, `place`, and columns as they are compared."""
+        """All accepted rows of some loads, with the load's number and the row's place, and columns as compared."""
         groups = defaultdict(list)
         for number in numbers:
             load = self._loads[number]
@@ -130,7 +132,7 @@ class _Raw:
                 groups[schema, without, file["key"] if file["in_landing"] else None].append((number, file))
         if not groups:
             kinds = ", ".join(f"`{name}` {self._compared_type(name)}" for name in names)
-            return self._spark.createDataFrame([], f"load int, place bigint, {kinds}")
+            return self._spark.createDataFrame([], f"{_LOAD} int, {_PLACE} bigint, {kinds}")
         return reduce(DataFrame.unionByName, (self._read(files, names) for files in groups.values()))
 
     def _read(self, files: list[tuple[int, dict[str, Any]]], names: Sequence[str]) -> DataFrame:
@@ -139,18 +141,19 @@ class _Raw:
             before = [each["rows"] for each in self._loads[number]["files"] if each["key"] < file["key"]]
             firsts[_end_of(file["key"])] = (number, sum(before))
         places = self._spark.createDataFrame(
-            [(end, number, first) for end, (number, first) in firsts.items()], "end string, load int, first bigint"
+            [(end, number, first) for end, (number, first) in firsts.items()],
+            f"{_FILE} string, {_LOAD} int, __first bigint",
         )
         read = self._spark.read.option("recursiveFileLookup", "true").parquet(
             *(self._lake.path(file) for _, file in files)
         )
         has = set(read.columns)
         found = (
-            read.withColumn("_end", f.regexp_extract("_metadata.file_path", r"([^/]+/[^/]+)$", 1))
-            .withColumn("_end", f.regexp_replace("_end", "%3D", "="))
-            .withColumn("_row", f.col("_metadata.row_index") + 1)
-            .join(f.broadcast(places), f.col("_end") == f.col("end"))
-            .withColumn("place", f.col("first") + f.col("_row"))
+            read.withColumn(_FILE, f.regexp_extract("_metadata.file_path", r"([^/]+/[^/]+)$", 1))
+            .withColumn(_FILE, f.regexp_replace(_FILE, "%3D", "="))
+            .withColumn(_PLACE, f.col("_metadata.row_index") + 1)
+            .join(f.broadcast(places), _FILE)
+            .withColumn(_PLACE, f.col("__first") + f.col(_PLACE))
         )
         left_out = [
             (number, place)
@@ -158,12 +161,12 @@ class _Raw:
             for place in self._loads[number]["left_out_rows"]
         ]
         if left_out:
-            rejected = self._spark.createDataFrame(left_out, "load int, place bigint")
-            found = found.join(f.broadcast(rejected), ["load", "place"], "left_anti")
+            rejected = self._spark.createDataFrame(left_out, f"{_LOAD} int, {_PLACE} bigint")
+            found = found.join(f.broadcast(rejected), [_LOAD, _PLACE], "left_anti")
         has -= {name for number, _ in files for name in self._loads[number]["left_out_columns"]}
         return found.select(
-            "load",
-            "place",
+            _LOAD,
+            _PLACE,
             *(self._compared(name) if name in has else self._nothing(name) for name in names),
         )
 
@@ -201,49 +204,57 @@ class _Raw:
         for number in self._rows:
             load = self._loads[number]
             if load["window_start"] is not None:
-                within = (f.col(at) >= _instant(load["window_start"])) & (f.col(at) < _instant(load["window_end"]))
-                rows = rows.where((f.col("load") >= number) | f.coalesce(~within, f.lit(True)))
-        return rows.withColumn("deleted", f.lit(None).cast("int"))
+                happened = f.col(f"`{at}`")
+                within = (happened >= _instant(load["window_start"])) & (happened < _instant(load["window_end"]))
+                rows = rows.where((f.col(_LOAD) >= number) | f.coalesce(~within, f.lit(True)))
+        return rows.withColumn(_DELETED, f.lit(None).cast("int"))
 
     # Rows with a key
 
     def _folded(self) -> DataFrame:
         cursor = self._stream["cursor"]
-        newest = f.struct(*([f"`{cursor}`"] if cursor else []), "place")
+        newest = f.struct(*([f"`{cursor}`"] if cursor else []), _PLACE)
         # Of a stream that is nothing but keys, rows have something in them too.
         row = f.struct(*(f.col(f"`{name}`") for name in self._data), f.lit(True).alias("_is_there"))
         keys = [f.col(f"`{name}`") for name in self._key]
         said = (
             self._versions(self._rows, [*self._types])
-            .groupBy(*keys, "load")
-            .agg(f.max_by(row, newest).alias("row"))  # of versions in one load the newest counts, of equals the last
+            .groupBy(*keys, f.col(_LOAD).alias("__of"))
+            .agg(f.max_by(row, newest).alias("__row"))  # of versions in one load the newest counts, of equals the last
         )
         if self._keys:
-            present = self._versions(self._keys, self._key).select(*keys, "load").distinct()
-            kind = said.schema["row"].dataType
-            said = said.unionByName(present.withColumn("row", f.lit(None).cast(kind)))
+            present = self._versions(self._keys, self._key).select(*keys, f.col(_LOAD).alias("__of")).distinct()
+            said = said.unionByName(present.withColumn("__row", f.lit(None).cast(said.schema["__row"].dataType)))
+        fields = said.schema["__row"].dataType.fields
+        row_type = ", ".join(f"`{field.name}`: {field.dataType.simpleString()}" for field in fields)
+        event = f.struct(f.col("__of").alias("load"), f.col("__row").alias("row"))
         kept = (
             said.groupBy(*keys)
-            .agg(f.array_sort(f.collect_list(f.struct("load", "row"))).alias("events"))
-            .withColumn("events", f.expr(self._with_absences()))
-            .withColumn("state", f.expr(self._fold(said.schema["row"].dataType.simpleString())))
-            .where("state is not null")
+            .agg(f.array_sort(f.collect_list(event)).alias("__events"))
+            .withColumn("__events", f.expr(self._with_absences()))
+            .withColumn("__state", f.expr(self._fold(f"struct<{row_type}>")))
+            .where("__state is not null")
         )
         if self._stream["write"] == "replace":
-            kept = kept.where(f.col("state.seen") == max(self._rows, default=0))
-        return kept.select(*keys, *(f.col(f"state.row.`{name}`") for name in self._data), "state.load", "state.deleted")
+            kept = kept.where(f.col("__state.seen") == max(self._rows, default=0))
+        return kept.select(
+            *keys,
+            *(f.col(f"__state.row.`{name}`") for name in self._data),
+            f.col("__state.load").alias(_LOAD),
+            f.col("__state.deleted").alias(_DELETED),
+        )
 
     def _with_absences(self) -> str:
         """Events of one key, and for each read of all keys that it was not among, one that says so."""
         if not self._keys:
-            return "transform(events, e -> named_struct('load', e.load, 'row', e.row, 'present', true))"
+            return "transform(__events, e -> named_struct('load', e.load, 'row', e.row, 'present', true))"
         numbers = ", ".join(map(str, self._keys))
         # Typed like the others: `nullif` of a value with itself is a null of its type.
         return (
             "array_sort(concat("
-            "transform(events, e -> named_struct('load', e.load, 'row', e.row, 'present', true)),"
-            f" transform(filter(array({numbers}), n -> not exists(events, e -> e.load = n)),"
-            " n -> named_struct('load', n, 'row', nullif(events[0].row, events[0].row), 'present', false))))"
+            "transform(__events, e -> named_struct('load', e.load, 'row', e.row, 'present', true)),"
+            f" transform(filter(array({numbers}), n -> not exists(__events, e -> e.load = n)),"
+            " n -> named_struct('load', n, 'row', nullif(__events[0].row, __events[0].row), 'present', false))))"
         )
 
     def _fold(self, row_type: str) -> str:
@@ -268,7 +279,7 @@ class _Raw:
             # A load that did not have the key has deleted the row.
             cases.append(f"when s.seen < e.load - 1 then {new}")
         cases.append(f"when (not (s.row <=> e.row) or s.deleted is not null) and {self._may_replace()} then {new}")
-        return f"aggregate(events, cast(null as {state}), (s, e) -> case {' '.join(cases)} else {seen} end)"
+        return f"aggregate(__events, cast(null as {state}), (s, e) -> case {' '.join(cases)} else {seen} end)"
 
     def _may_replace(self) -> str:
         refreshing = _among("e.load", [number for number in self._rows if self._loads[number]["full_refresh"]])

@@ -25,8 +25,9 @@ from tests.spark.conftest import RunSpark, tables
 pytestmark = pytest.mark.spark
 
 _COLUMNS = (
-    "id int, part text, amount numeric, price numeric(12,3), note text, day date, at timestamptz, local timestamp,"
-    " yes boolean, size float8, code uuid, body bytea, tags text[], changed timestamptz"
+    "id int, part text, amount numeric, price numeric(12,3), load int, state text, place text, day date,"
+    ' at timestamptz, local timestamp, yes boolean, "end" float8, code uuid, body bytea, tags text[],'
+    " changed timestamptz"
 )
 _STREAMS: dict[str, dict[str, Any]] = {
     "merged": {"primary_key": ("id",), "cursor": Cursor("changed"), "deletes": Deletes(limit=0.99)},
@@ -104,7 +105,7 @@ def _change(there: psycopg.Connection, table: str, chance: random.Random) -> Non
     for _ in range(20):
         there.execute(
             f"""
-            insert into {table} (id, part, amount, price, note, day, at, local, yes, size, code, body, tags, changed)
+            insert into {table} (id, part, amount, price, place, day, at, local, yes, "end", code, body, tags, changed)
             select %(id)s, %(part)s, (%(number)s || repeat('0', %(zeros)s))::numeric, %(number)s::numeric, %(note)s,
                 '2024-01-01'::date + %(day)s, '2024-01-01Z'::timestamptz + %(day)s * interval '7 hours',
                 '2024-03-31 02:30'::timestamp, %(day)s > 4, %(number)s::float8 / 3, md5(%(part)s)::uuid,
@@ -123,6 +124,6 @@ def _change(there: psycopg.Connection, table: str, chance: random.Random) -> Non
         )
     some = "mod(id, 7) = %s"
     there.execute(f"update {table} set amount = amount + 1, changed = now() where {some}".encode(), [day % 7])
-    there.execute(f"update {table} set note = 'unseen' where {some}".encode(), [(day + 1) % 7])
-    there.execute(f"update {table} set note = 'older', changed = '2020-01-01Z' where {some}".encode(), [(day + 2) % 7])
+    there.execute(f"update {table} set place = 'unseen' where {some}".encode(), [(day + 1) % 7])
+    there.execute(f"update {table} set place = 'older', changed = '2020-01-01Z' where {some}".encode(), [(day + 2) % 7])
     there.execute(f"delete from {table} where {some}".encode(), [(day + 3) % 7])
