@@ -3,6 +3,7 @@ schedules."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,7 +16,7 @@ from connectors.addresses import is_loopback
 from connectors.errors import ConfigurationError
 from deployments.doctor.addresses import own_addresses
 from deployments.doctor.examination import Result, State
-from deployments.work_pools.pools import chosen_kind
+from deployments.work_pools.pools import KIND_VARIABLE, Kind
 
 _SECONDS = 10.0
 _SILENT = timedelta(minutes=2)
@@ -151,7 +152,7 @@ def _telemetry(client: httpx.Client) -> Result:
 
 
 def _workers(client: httpx.Client) -> Iterator[Result]:
-    name = chosen_kind().pool
+    name = Kind(os.environ.get(KIND_VARIABLE) or Kind.PROCESS).pool
     pool = client.get(f"/work_pools/{name}")
     if pool.status_code == 404:
         yield Result("work pool", State.WRONG, f"There is no work pool `{name}`.", "headwater deploy")
