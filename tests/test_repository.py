@@ -108,8 +108,8 @@ def test_every_error_says_what_to_do() -> None:
 
 
 def test_the_command_is_imported_without_prefect() -> None:
-    """Prefect takes its settings when it is imported: before the local stack is up, it would take none of them, and work
-    on a server of its own."""
+    """Prefect takes its settings when it is imported: before the stack is up there are none, and it would work on a
+    server of its own."""
     script = "import sys, deployments.cli; print(sorted({'prefect', 'dbt'} & set(sys.modules)))"
     said = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert said.strip() == "[]"
