@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,11 @@ def test_every_error_says_what_to_do() -> None:
         kinds += kind.__subclasses__()
     assert len(kinds) > 10
     assert all(kind.__doc__ for kind in kinds)
+
+
+def test_the_command_is_imported_without_prefect() -> None:
+    """Prefect takes its settings when it is imported: before the stack is up there are none, and it would work on a
+    server of its own."""
+    script = "import sys, deployments.cli; print(sorted({'prefect', 'dbt'} & set(sys.modules)))"
+    said = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "[]"
