@@ -8,6 +8,9 @@ INSTALLED := $(VENV)/.installed
 # Superset pins other versions of what we use, so it has an environment of its own.
 BI_VENV := .venv-bi
 BI_INSTALLED := $(BI_VENV)/.installed
+# The tools that look at our dependencies have one too, so that they are none of them.
+AUDIT_VENV := .venv-audit
+AUDIT_INSTALLED := $(AUDIT_VENV)/.installed
 # Spark is 450 MB that few need, and its dbt needs no PostgreSQL: it has one too.
 SPARK_VENV := .venv-spark
 SPARK_INSTALLED := $(SPARK_VENV)/.installed
@@ -15,7 +18,7 @@ SPARK_INSTALLED := $(SPARK_VENV)/.installed
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help install demo advance down destroy status bi bi-down bi-test bi-lock spark spark-test spark-lock mariadb chromium test chaos slim bench lint format lock clean
+.PHONY: help install demo advance down destroy status bi bi-down bi-test bi-lock spark spark-test spark-lock mariadb chromium test containers-test chaos drill slim bench lint format lock audit audit-lock sbom clean
 
 help:  ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -92,10 +95,16 @@ chromium: $(INSTALLED)  ## Unpack a browser for the tests, where apt-get can get
 
 test: $(INSTALLED) lint mariadb chromium  ## Check and test everything
 # Two at a time, in the order of collection: the demo, which is half of all, beside the rest (tests/conftest.py).
-	@$(BIN)/python -m pytest -m 'not chaos and not bi and not spark' -n 2 --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -m 'not chaos and not bi and not containers and not spark' -n 2 --no-loadscope-reorder $(ARGS)
+
+containers-test: $(INSTALLED)  ## Build the image and run all of compose.yaml, as root, where apt-get can get podman
+	@$(BIN)/python -m pytest -m containers $(ARGS)
 
 chaos: $(INSTALLED)  ## Kill, stop and cut, for long
 	@$(BIN)/python -m pytest -m 'chaos and not spark' -n 2 --no-loadscope-reorder $(ARGS)
+
+drill: $(INSTALLED)  ## Lose the demo's warehouse, and make it anew from its backup and the landing
+	@$(BIN)/python -m pytest -m chaos tests/test_drill.py $(ARGS)
 
 slim: $(INSTALLED)  ## Build what differs in dbt/ from the last transform, and what depends on it, beside the real schemas (PREFIX=me)
 # What it needs and does not build is read where the last transform built it; STATE names another manifest's folder.
@@ -119,6 +128,33 @@ format: $(INSTALLED)  ## Bring code into shape
 lock: $(INSTALLED)  ## Resolve requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --all-extras --no-annotate \
 		--custom-compile-command 'make lock' --upgrade --output-file requirements.lock pyproject.toml
+# What the image installs is part of it, in the same versions.
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes --no-annotate \
+		--extra mysql --extra openlineage --extra docker --extra kubernetes --constraint requirements.lock \
+		--custom-compile-command 'make lock' --output-file deployments/containers/requirements.lock \
+		pyproject.toml deployments/containers/requirements.in
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes --no-annotate --no-deps \
+		--constraint requirements.lock --custom-compile-command 'make lock' \
+		--output-file deployments/containers/demo.lock deployments/containers/demo.in
+
+sbom: $(AUDIT_INSTALLED)  ## Write what we depend on as CycloneDX (build/sbom.cdx.json, and Superset's)
+	@mkdir -p build
+	@$(AUDIT_VENV)/bin/cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml --output-file build/sbom.cdx.json requirements.lock
+	@$(AUDIT_VENV)/bin/cyclonedx-py requirements --output-reproducible --output-file build/sbom-bi.cdx.json deployments/bi/requirements.lock
+	@echo "build/sbom.cdx.json, build/sbom-bi.cdx.json"
+
+audit: $(AUDIT_INSTALLED)  ## Ask whether a dependency has a known vulnerability (needs the internet)
+	@$(AUDIT_VENV)/bin/pip-audit --disable-pip --require-hashes --progress-spinner off --requirement requirements.lock $(ARGS)
+	@$(AUDIT_VENV)/bin/pip-audit --disable-pip --require-hashes --progress-spinner off --requirement deployments/bi/requirements.lock $(ARGS)
+
+audit-lock: $(INSTALLED)  ## Resolve the lock of the audit's tools anew
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command 'make audit-lock' --upgrade --output-file .ci/audit.lock .ci/audit.in
+
+$(AUDIT_INSTALLED): .ci/audit.lock
+	@$(PYTHON) -m venv $(AUDIT_VENV)
+	@$(AUDIT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r .ci/audit.lock
+	@touch $@
 
 clean: down  ## Stop everything and remove the virtual environment
-	@rm -rf $(VENV) $(BI_VENV) $(SPARK_VENV)
+	@rm -rf $(VENV) $(BI_VENV) $(AUDIT_VENV) $(SPARK_VENV) build

@@ -1,4 +1,7 @@
-"""Run benchmarks of PostgreSQL, REST, backfills, publishing and history. It takes minutes, and gigabytes of disk."""
+"""Run benchmarks of PostgreSQL, REST, backfills, publishing, history and the Prefect server.
+
+It takes minutes, and gigabytes of disk.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import backfill, history, postgres, publish, rest
+from bench import backfill, history, postgres, publish, rest, server
 from bench.results import Result, keep
 from bench.scene import Scene
 
-_KINDS = ["postgres", "rest", "backfill", "publish", "history"]
+_KINDS = ["postgres", "rest", "backfill", "publish", "history", "server"]
 _ROWS = 6_000_000
 _REST_ROWS = 1_000_000
+_RUNS = 60
 _FILE = Path(".headwater") / "bench.json"
 
 
@@ -27,6 +31,7 @@ def main() -> None:
         default=_REST_ROWS,
         help="of the API, of backfills and of publishing (default: %(default)s)",
     )
+    parser.add_argument("--runs", type=int, default=_RUNS, help="of flows, a round (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="of each full load, in turns with its limit")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="headwater-bench-") as home, Scene.started(Path(home)) as scene:
@@ -36,6 +41,7 @@ def main() -> None:
             "backfill": lambda: backfill.run(scene, arguments.rest_rows, arguments.rounds),
             "publish": lambda: publish.run(scene, arguments.rest_rows, arguments.rounds),
             "history": lambda: history.run(scene, arguments.rounds),
+            "server": lambda: server.run(scene, arguments.runs, arguments.rounds),
         }
         if unknown := set(arguments.kinds) - runs.keys():
             parser.error(f"there is no benchmark of {', '.join(sorted(unknown))}")

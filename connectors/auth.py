@@ -21,6 +21,7 @@ from connectors.connections import Connections, Requirement, Secret, Setting
 from connectors.errors import ConfigurationError, MalformedResponseError
 from connectors.http import Credentials, FixedCredentials, HttpClient
 from connectors.http_message import Answer, Request, Signature
+from connectors.unsaid import UNSAID
 
 _FORM = "application/x-www-form-urlencoded"
 _RENEWED_BEFORE_SECONDS = 60.0
@@ -194,6 +195,7 @@ class TokenCredentials:
                 self._endpoint = self._endpoint or client.elsewhere(self._url, self._client)
                 self._token = self._fetched(self._endpoint)
                 self._seen.append(self._token.value)
+                UNSAID.add(self._token.value)
             return _bearer(self._token.value)
 
     def renew(self, refused: Signature) -> bool:

@@ -9,15 +9,17 @@ plan.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from itertools import pairwise
 from uuid import UUID
 
+import psycopg
 from psycopg.rows import class_row
 from sqlalchemy.engine import URL
 from uuid_utils.compat import uuid7
@@ -29,6 +31,8 @@ from connectors.errors import ConfigurationError, HeadwaterError, TransientError
 from connectors.ingest import Destination, Logger, ingest
 from connectors.model import Source, Stream, Window
 from connectors.replay import replay
+from connectors.stopping import check_stop
+from connectors.unsaid import UNSAID
 
 ROWS_AT_ONCE = 1_000_000
 """How many rows a batch is to have, by estimate: so many that what a load costs beside its rows is little of it, and so
@@ -36,6 +40,17 @@ few that what a kill takes away is read again in a minute."""
 MOST_FAILURES = 3
 """After so many batches in a row for which the source or the warehouse was not there, a worker stops."""
 _POLL_SECONDS = 0.5
+_BEAT_SECONDS = 10.0
+_SILENT_SECONDS = 60.0
+"""How long a worker may give no sign of life until its batch is another's: its process sleeps."""
+
+
+_OURS = """
+    state = 'running' and (holder_pid, holder_session_start) = (
+        select pid, backend_start from pg_stat_activity where pid = pg_backend_pid()
+    )
+"""
+"""Of windows: that this session has them."""
 
 
 class BackfillState(StrEnum):
@@ -159,14 +174,25 @@ class Worker:
         self._id = backfill_id
         self._name = name
         self._failures = 0
+        self._over = threading.Event()
 
     def __enter__(self) -> Worker:
         with translated_errors():
             self._connection = connect(self._warehouse, f"backfill {self._id}", autocommit=True)
+        self._thread = threading.Thread(target=self._beat, name="backfill", daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
         self._connection.close()
+
+    def _beat(self) -> None:
+        """Say something now and then while a batch is being loaded: the server knows when a session last did."""
+        while not self._over.wait(_BEAT_SECONDS):
+            with suppress(psycopg.Error):  # whoever works with the connection is told
+                self._connection.execute("select")
 
     def batches(self, *, wait: bool = True) -> Iterator[Batch]:
         """The batches to work on, until there are no more; after each call `done` or `failed` before the next.
@@ -185,22 +211,23 @@ class Worker:
             elif not wait or state in (BackfillState.CANCELLED, BackfillState.ENDED):
                 return
             else:
+                check_stop()
                 time.sleep(_POLL_SECONDS)
 
     def done(self, batch: Batch) -> None:
-        """A batch is in raw."""
+        """A batch is in raw. One that another worker has taken meanwhile is that one's."""
         self._failures = 0
         with translated_errors():
             self._connection.execute(
-                """
+                f"""
                 update ops.backfill_windows b
                 set state = 'loaded', error = null, ended_at = clock_timestamp(), (rows_loaded, load_id) = (
                     select w.rows, coalesce(w.read_by, w.changed_by)
                     from ops.backfills f join ops.windows w using (source, stream)
                     where f.backfill_id = b.backfill_id and w.window_start = b.window_start
                 )
-                where backfill_id = %(id)s and window_start = any(%(starts)s)
-                """,
+                where backfill_id = %(id)s and window_start = any(%(starts)s) and {_OURS}
+                """,  # noqa: S608 - a constant
                 {"id": self._id, "starts": [window.start for window in batch.windows]},
             )
 
@@ -211,12 +238,15 @@ class Worker:
         again = len(batch.windows) > 1 and not is_nobody_there
         with translated_errors():
             self._connection.execute(
-                "update ops.backfill_windows set state = %s, most_beside = %s, error = %s, ended_at = clock_timestamp()"
-                " where backfill_id = %s and window_start = any(%s)",
+                f"""
+                update ops.backfill_windows
+                set state = %s, most_beside = %s, error = %s, ended_at = clock_timestamp()
+                where backfill_id = %s and window_start = any(%s) and {_OURS}
+                """,  # noqa: S608 - a constant
                 [
                     "waiting" if again else "failed",
                     max(1, len(batch.windows) // 2) if again else None,
-                    str(error)[:4000],
+                    UNSAID(str(error))[:4000],
                     self._id,
                     [window.start for window in batch.windows],
                 ],
@@ -278,9 +308,10 @@ class Worker:
             where backfill_id = %s and state = 'running' and not exists (
                 select from pg_stat_activity a
                 where a.pid = b.holder_pid and a.backend_start = b.holder_session_start
+                  and (a.state = 'active' or a.state_change > clock_timestamp() - %s * interval '1 second')
             )
             """,
-            [self._id],
+            [self._id, _SILENT_SECONDS],
         )
 
     def _waiting(self, *, backward: bool) -> list[_Waiting]:

@@ -8,14 +8,18 @@ and is what fills those blocks, so that the two can never disagree about a name.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
+import msgspec
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from connectors.errors import ConfigurationError
+from connectors.stored_secrets import is_reference, parse_reference, read_secret
+from connectors.unsaid import UNSAID
 
 AWS_VARIABLES = {
     "access_key_id": "AWS_ACCESS_KEY_ID",
@@ -111,7 +115,12 @@ class EnvironmentConnections:
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self._environment = os.environ if environment is None else environment
 
-    def _value(self, requirement: Requirement) -> str:
+    def raw(self, requirement: Requirement) -> str:
+        """What the variable holds, also where that only names a secret that is kept elsewhere.
+
+        Raises:
+            ConfigurationError: it is not set.
+        """
         value = self._environment.get(requirement.environment_variable, "").strip()
         if not value:
             raise ConfigurationError(
@@ -121,35 +130,105 @@ class EnvironmentConnections:
         return value
 
     def setting(self, requirement: Setting) -> str:
-        return self._value(requirement)
+        return self.raw(requirement)
 
     def secret(self, requirement: Secret) -> str:
-        return self._value(requirement)
+        return resolved_secret(self.raw(requirement), requirement.environment_variable)
 
     def database(self, requirement: Database) -> URL:
-        return parse_database_url(self._value(requirement), requirement.environment_variable)
+        return resolved_database(self.raw(requirement), requirement.environment_variable)
 
     def object_store(self, requirement: ObjectStore) -> StoreLocation:
         """S3 credentials are the standard AWS variables; without any, the machine's own role is used."""
-        url = self._value(requirement)
+        url = self.raw(requirement)
         options = {
             name: self._environment[variable]
             for name, variable in AWS_VARIABLES.items()
             if url.startswith("s3://") and self._environment.get(variable)
         }
+        UNSAID.add(options.get("secret_access_key"), options.get("session_token"))
         return StoreLocation(url, options)
+
+
+def resolved_secret(text: str, where: str) -> str:
+    """A secret, or what is kept where the text says.
+
+    Raises:
+        ConfigurationError, SecretsUnavailableError: as `connectors.stored_secrets.read_secret`.
+    """
+    value = read_secret(parse_reference(text, where)) if is_reference(text) else text
+    UNSAID.add(value)
+    return value
+
+
+def resolved_database(text: str, where: str) -> URL:
+    """A database's URL, or what is kept where the text says: a URL, or the parts of one as a JSON object, in the words
+    of AWS's own rotation (engine, host, port, dbname, username, password; and sslmode).
+
+    Raises:
+        ConfigurationError: it is none; or as `connectors.stored_secrets.read_secret`, like SecretsUnavailableError.
+    """
+    if not is_reference(text):
+        return parse_database_url(text, where)
+    kept = read_secret(parse_reference(text, where))
+    named = f"The secret that {where} names"
+    if not kept.lstrip().startswith("{"):
+        return parse_database_url(kept, named)
+    try:
+        parts = msgspec.json.decode(kept, type=_KeptDatabase)
+    except msgspec.DecodeError as error:
+        UNSAID.add(kept)
+        raise ConfigurationError(
+            f"{named} is no database: {error}.", remedy="It needs engine, host, dbname, username and password."
+        ) from None
+    UNSAID.add(parts.password)
+    if parts.engine not in _DRIVERS:
+        raise ConfigurationError(
+            f"{named} is of the engine `{parts.engine}`.", remedy=f"Known are: {', '.join(_DRIVERS)}."
+        )
+    query = {"sslmode": parts.sslmode} if parts.sslmode else {}
+    return URL.create(
+        _DRIVERS[parts.engine], parts.username, parts.password, parts.host, parts.port or None, parts.dbname, query
+    )
+
+
+_DRIVERS = {"postgres": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mysql+pymysql"}
+"""How each engine is read, by AWS's name of it."""
+
+
+class _KeptDatabase(msgspec.Struct):
+    engine: str
+    host: str
+    dbname: str
+    username: str
+    password: str
+    port: int = 0
+    sslmode: str | None = None
 
 
 def parse_database_url(text: str, where: str) -> URL:
     """A database URL, without ever printing it: it holds a password.
 
     Raises:
-        ConfigurationError: it is none; `where` names the place it came from.
+        ConfigurationError: it is none, or its password is not percent-encoded; `where` names the place it came from.
     """
     try:
-        return make_url(text)
-    except ArgumentError:
-        raise ConfigurationError(
-            f"{where} is not a database URL.",
-            remedy="Write it as postgresql+psycopg://user:password@host:5432/database, the password percent-encoded.",
-        ) from None
+        url = make_url(text)
+    except (ArgumentError, ValueError):  # the latter: what follows the last colon is no port
+        raise _no_database_url(where) from None
+    UNSAID.add(str(url.password) if url.password is not None else None)
+    # An @ within the password ends it too early: the rest of it would be taken for host or database, and told.
+    if url.get_backend_name() != "sqlite" and "@" in _USER_AND_PASSWORD.sub("", text, count=1):
+        raise _no_database_url(where)
+    return url
+
+
+_USER_AND_PASSWORD = re.compile(r"[^/]*//[^:/]*(:[^@]*)?@")
+
+
+def _no_database_url(where: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{where} is not a database URL.",
+        remedy="Write it as postgresql+psycopg://user:password@host:5432/database, the password percent-encoded: "
+        "python3 -c 'import getpass, urllib.parse as u; print(u.quote(getpass.getpass(), safe=\"\"))'",
+    )

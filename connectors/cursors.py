@@ -9,6 +9,8 @@ from datetime import timedelta
 
 from psycopg import sql
 
+from connectors.stopping import check_stop
+
 _UNSIZED = re.compile(r"\([^)]*\)")
 # The time zone of a timestamp without one is not known: it can be 14 hours ahead of UTC.
 _CONDITIONS = {
@@ -47,6 +49,7 @@ def outlasting(open_now: Callable[[], set[str]], settle_seconds: float, poll_sec
     waiting = open_now()
     deadline = time.monotonic() + settle_seconds
     while waiting and time.monotonic() < deadline:
+        check_stop()
         time.sleep(poll_seconds)
         waiting &= open_now()
     return tuple(sorted(waiting))

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 
 import psycopg
 from uuid_utils.compat import uuid7
 
 from connectors.connections import Connections
-from connectors.destinations.landing import LoadPlace
+from connectors.destinations.landing import LoadPlace, Manifest
 from connectors.destinations.warehouse import ledger
 from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.commit import CommitRequest, record
@@ -106,14 +107,16 @@ def find_deleted(
                 idle_seconds=lease_seconds,
             ) as connection,
         ):
-            comparing = _Comparing(source, stream, connections, destination, lease, connection, limit, run, log)
+            comparing = Comparing(source, stream, connections, destination, lease, connection, limit, run, log)
             return comparing.run(stream.deletes.limit)
     except HeadwaterError as error:
         raise error.at(source=source.name, stream=stream.name) from error.__cause__
 
 
 @dataclass(frozen=True, slots=True)
-class _Comparing:
+class Comparing:
+    """Reads of all keys of a stream, by a run that holds the lease."""
+
     source: KeySource
     stream: Stream
     connections: Connections
@@ -152,8 +155,6 @@ class _Comparing:
             ledger.close_key_loads(self.connection, self.source.name, self.stream.name, message, error)
 
     def _compare(self, load: Load, check: partial[None]) -> LoadReport:
-        secret = self.destination.forget_secret
-        request = CommitRequest(LoadContext(self.source.name, self.stream, load.load_id, None), secret=secret)
         read = partial(self.source.keys, self.stream, self.connections)
         extraction = treated(read, self.stream, self.connections, only=self.stream.primary_key)
         place = LoadPlace(self.source.name, self.stream.name, load.load_id, load.started_at)
@@ -183,20 +184,53 @@ class _Comparing:
                 with self.lease.guard(self.connection):
                     ledger.mark_landed(self.connection, load.load_id, place.manifest_key, manifest.rows, size)
                 reach("landed-noted")
-            left_out = leave_out_again(
-                self.connection,
-                self.lease,
-                self.destination.landing,
-                self.source.name,
-                self.stream,
-                attempt,
-                manifest,
-                place.manifest_key,
-                secret,
-            )
-            warn_of_forgotten(left_out, self.log)
-            work = partial(commit_keys, self.connection, self.lease, attempt, request, check, began_at=load.started_at)
-            return settled(work, self.destination, request, self.log)
+            return self._commit(load, attempt, manifest, place.manifest_key, check)
+
+    def take_landed(self, load: Load, manifest: Manifest, manifest_key: str, usual_limit: float) -> LoadReport:
+        """Compare keys that were read for an earlier warehouse, see `connectors.adopt`.
+
+        Raises:
+            As `find_deletions`.
+        """
+        with AttemptTable(
+            self.connection,
+            self.source.name,
+            self.stream,
+            load.load_id,
+            load.attempt,
+            manifest.record_format,
+            manifest.source_columns,
+        ) as attempt:
+            attempt.fill_from(self.destination.landing, manifest)
+            check = partial(self._check, usual_limit=usual_limit)
+            return self._commit(load, attempt, manifest, manifest_key, check, manifest.landed_at)
+
+    def _commit(
+        self,
+        load: Load,
+        attempt: AttemptTable,
+        manifest: Manifest,
+        manifest_key: str,
+        check: partial[None],
+        landed_at: datetime | None = None,
+    ) -> LoadReport:
+        secret = self.destination.forget_secret
+        left_out = leave_out_again(
+            self.connection,
+            self.lease,
+            self.destination.landing,
+            self.source.name,
+            self.stream,
+            attempt,
+            manifest,
+            manifest_key,
+            secret,
+        )
+        warn_of_forgotten(left_out, self.log)
+        context = LoadContext(self.source.name, self.stream, load.load_id, None)
+        request = CommitRequest(context, secret=secret, landed_at=landed_at)
+        work = partial(commit_keys, self.connection, self.lease, attempt, request, check, began_at=load.started_at)
+        return settled(work, self.destination, request, self.log)
 
     def _nothing_to_compare(self, load: Load) -> LoadReport:
         self.log.info("%s.%s has never been loaded: there are no rows to compare.", self.source.name, self.stream.name)

@@ -9,6 +9,7 @@
     │   ├── WindowError             a window that is malformed, empty or not possible for the stream
     │   └── ChannelBrokenError      a channel of alerts takes nothing until someone mends it
     ├── TransientError              may pass by itself: retried, with a cap
+    │   ├── SecretsUnavailableError the store of secrets did not answer
     │   ├── SourceUnavailableError  the source did not answer, or answered "not now"
     │   ├── DestinationUnavailableError  the warehouse or the object store did not answer
     │   ├── StreamBusyError         another run is working on the same stream
@@ -18,14 +19,18 @@
     │   ├── ContractViolationError  rows or columns break the stream's contract
     │   ├── SourceRewoundError      the source was put back to an earlier state
     │   ├── LandingCorruptError     an object is missing or is not what its manifest says
+    │   ├── BackupCorruptError      a backup is not what its manifest says
     │   └── MessageRefusedError     a channel of alerts takes others, but not this one
-    └── FencedError                 a successor took over the stream: this run must not write
+    ├── FencedError                 a successor took over the stream: this run must not write
+    └── StoppedError                this process was told to stop, and broke off
 
 Only a `TransientError` is worth another attempt. Each error carries where it happened (source, stream, window, load)
 and what to do next, and prints both.
 """
 
 from __future__ import annotations
+
+from connectors.unsaid import UNSAID
 
 
 class HeadwaterError(Exception):
@@ -41,13 +46,14 @@ class HeadwaterError(Exception):
         window: object | None = None,
         load_id: object | None = None,
     ) -> None:
-        self.what = what
-        self.remedy = remedy
+        # Whatever they quote: a secret that this process was given is in no error of ours.
+        self.what = UNSAID(what)
+        self.remedy = UNSAID(remedy)
         self.source = source
         self.stream = stream
         self.window = window
         self.load_id = load_id
-        super().__init__(what)
+        super().__init__(self.what)
 
     def at(
         self,
@@ -106,6 +112,10 @@ class DestinationUnavailableError(TransientError):
     """The warehouse or the object store cannot be reached."""
 
 
+class SecretsUnavailableError(TransientError):
+    """Where secrets are kept cannot be reached, or asks to be left alone for a while."""
+
+
 class StreamBusyError(TransientError):
     """Another run holds the stream and did not let go within the time allowed."""
 
@@ -141,9 +151,17 @@ class LandingCorruptError(DataError):
     """An object of a load is missing, cut or altered."""
 
 
+class BackupCorruptError(DataError):
+    """A backup that is missing something, cut or altered, or that did not come back as it was."""
+
+
 class MessageRefusedError(DataError):
     """A channel of alerts refuses this one message, as too long or malformed; others may pass."""
 
 
 class FencedError(HeadwaterError):
     """This run lost its stream to a successor while it slept; it committed nothing."""
+
+
+class StoppedError(HeadwaterError):
+    """This process was told to stop, and broke off; what it had not committed left no trace."""

@@ -46,6 +46,7 @@ ALERT_FAILPOINTS = (
 
 FORGET_FAILPOINTS = (
     "keys-recorded",
+    "list-kept",
     "object-rewritten",
     "manifest-replaced",
     "old-objects-deleted",
@@ -58,6 +59,26 @@ FORGET_FAILPOINTS = (
     "generations-forgotten",
 )
 """In the order in which a run that forgets rows reaches them."""
+
+BACKUP_FAILPOINTS = (
+    "backup-begun",
+    "part-dumped",
+    "all-dumped",
+    "backup-finished",
+)
+"""In the order in which a backup reaches them."""
+
+RESTORE_FAILPOINTS = (
+    "restore-begun",
+    "part-restored",
+    "copied",
+    "forgotten-known",
+    "raw-rebuilt",
+    "forgotten-repeated",
+    "load-adopted",
+    "restored",
+)
+"""In the order in which a restore reaches them."""
 
 TRANSFORM_FAILPOINTS = ("build-begun", "build-ended", "marts-prepared", *PUBLISH_FAILPOINTS, "windows-noted")
 """In the order in which a transform reaches them."""

@@ -6,6 +6,7 @@ of its last change and its size, and without that either, a hash of its content.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,9 @@ from connectors.connections import StoreLocation
 from connectors.errors import SourceUnavailableError
 from connectors.file_formats import DATE, FileStream
 from connectors.model import FileVersion, Window
-from connectors.object_store import check_not_refused, open_store
+from connectors.object_store import check_not_refused, local_folder, open_store
+
+_log = logging.getLogger("headwater")
 
 _READ_BYTES = 1 << 20
 _PATIENCE = 10.0
@@ -89,6 +92,7 @@ class StorePlace:
 
     def __init__(self, location: StoreLocation) -> None:
         self._store = open_store(location)
+        self._folder = local_folder(location.url).resolve() if location.url.startswith("file:") else None
 
     def files(self, stream: FileStream, window: Window | None) -> list[Found]:
         """See `Place`."""
@@ -101,6 +105,9 @@ class StorePlace:
                 for meta in batch:
                     match = pattern.fullmatch(meta["path"])
                     if match is None or (window is not None and not overlaps(match["date"], window)):
+                        continue
+                    if self._leads_out(meta["path"]):
+                        _log.warning("%s is a link that leads out of the folder: it is not read.", meta["path"])
                         continue
                     age = max((now - meta["last_modified"]).total_seconds(), 0.0)
                     found.append(Found(_version(meta), age if isinstance(self._store, LocalStore) else None))
@@ -124,6 +131,8 @@ class StorePlace:
 
     def read(self, file: FileVersion) -> Iterator[bytes] | None:
         """See `Place`."""
+        if self._leads_out(file.path):  # by now
+            return None
         try:
             answer = obstore.get(self._store, file.path)
         except FileNotFoundError:
@@ -131,6 +140,10 @@ class StorePlace:
         except BaseError as error:
             raise _unreadable(file.path, error) from error
         return self._blocks(file, answer) if _version(answer.meta) == file else None
+
+    def _leads_out(self, path: str) -> bool:
+        """Whether a path of the folder is really elsewhere: whoever may put files there must not have others read."""
+        return self._folder is not None and not (self._folder / path).resolve().is_relative_to(self._folder)
 
     def _blocks(self, file: FileVersion, answer: obstore.GetResult) -> Iterator[bytes]:
         try:

@@ -1,6 +1,7 @@
 """Forget rows by their keys, everywhere: raw, landing, quarantine and ledger, and what models made of them.
 
-1. The keys are written down as hashes: from here on no load brings their rows, and nobody needs the keys any more.
+1. The keys are written down as hashes, beside the landing too (`forgotten_list`): from here on neither a load nor a
+   restore brings their rows, and nobody needs the keys any more.
 2. The landing: objects with such rows are written anew (`forget_landing`).
 3. The ledger: quarantine, differences, messages (`forget_words`).
 4. Raw.
@@ -43,6 +44,7 @@ from connectors.forget_derived import DerivedRows, Lineage
 from connectors.forget_keys import Subject
 from connectors.forget_landing import LandingFound, LandingOfStream
 from connectors.forget_words import LedgerOfStream
+from connectors.forgotten_list import keep_list
 from connectors.ingest import Destination, Logger
 from connectors.model import Source, Stream
 
@@ -152,6 +154,9 @@ def resume(
             _connected(destination, f"forget {source.name}.{stream.name}") as loader,
             connect(roles.owner, f"forget {source.name}.{stream.name}", autocommit=True) as owner,
         ):
+            # Before anything is erased: a backup that is older than this request has to know of it.
+            keep_list(owner, destination.landing, source.name, stream.name)
+            reach("list-kept")
             keys = forgotten_keys(
                 owner, source.name, stream.name, destination.forget_secret, request=request.request_id
             )
@@ -268,9 +273,11 @@ def let_come_again(subject: Subject, destination: Destination, owner: URL, *, by
         forget_requests.begin(
             connection, source.name, stream.name, subject.columns, len(subject.keys), by=by, why=why, allows_again=True
         )
-        return allow_again(
+        known = allow_again(
             connection, source.name, stream.name, subject.columns, kinds, subject.keys, destination.forget_secret
         )
+        keep_list(connection, destination.landing, source.name, stream.name)
+        return known
 
 
 class RawOfStream:

@@ -64,6 +64,7 @@ from connectors.model import (
 from connectors.overlap import ReadAhead, WriteBehind
 from connectors.privacy import untreated
 from connectors.shared_read import SharedRead
+from connectors.stopping import is_stopped, stopped
 from connectors.treatments.extractions import treated
 
 WAREHOUSE_OWNER = Database("warehouse_owner")
@@ -157,7 +158,7 @@ def ingest(
                 idle_seconds=lease_seconds,
             ) as connection,
         ):
-            ingestion = _Ingestion(
+            ingestion = Ingestion(
                 source,
                 stream,
                 connections,
@@ -177,7 +178,9 @@ def ingest(
 
 
 @dataclass(frozen=True, slots=True)
-class _Ingestion:
+class Ingestion:
+    """Loads of one purpose, by a run that holds the lease."""
+
     source: Source
     stream: Stream
     connections: Connections
@@ -190,6 +193,8 @@ class _Ingestion:
     run_id: str
     log: Logger
     watch: Callable[[int], None] | None
+    is_adopted: bool = False
+    """Whether what landed is of an earlier warehouse, see `connectors.adopt`."""
 
     def run(self) -> Iterator[LoadReport]:
         reach("lease-taken")
@@ -197,11 +202,11 @@ class _Ingestion:
         if earlier is not None and (manifest := self._manifest_of(earlier)) is not None:
             self.log.info("Load %s had landed before; loading it from the landing.", earlier.load_id)
             try:
-                yield self._guarded(self._begin(earlier.load_id), manifest)
+                yield self.bring(self._begin(earlier.load_id), manifest)
             except DataError as error:  # damaged since, or refused as before: the source may have mended it
                 self._give_up(earlier, error)
             earlier = None
-        yield self._guarded(self._begin(earlier.load_id if earlier else uuid7()), None)
+        yield self.bring(self._begin(earlier.load_id if earlier else uuid7()), None)
 
     def _purpose(self) -> Purpose:
         return Purpose(
@@ -237,18 +242,21 @@ class _Ingestion:
         self.log.warning("%s Its range is extracted again.", error)
         ledger.abandon(self.connection, load.load_id, self._place(load).manifest_key, error)
 
-    def _guarded(self, load: Load, manifest: Manifest | None) -> LoadReport:
+    def bring(self, load: Load, manifest: Manifest | None) -> LoadReport:
         """Extract (or take from the landing) and commit; a failure is noted in the ledger on its way out."""
         reach("load-begun")
         try:
             report = self._load_landed(load, manifest) if manifest else self._extract(load)
-        except Exception as error:
+        except Exception as met:
+            error = stopped() if is_stopped() else met  # whatever a cancelled statement looks like to who waited for it
             if isinstance(error, HeadwaterError):
                 error.at(source=self.source.name, stream=self.stream.name, window=self.window, load_id=load.load_id)
             if not self.connection.closed and not self.connection.broken:
                 with self.lease.guard(self.connection):  # if the stream is lost, that is the error
                     ledger.mark_failed(self.connection, load.load_id, error)
-            raise
+            if error is met:
+                raise
+            raise error from met
         self.log.info("Loaded %s.%s: %s.", self.source.name, self.stream.name, report)
         return report
 
@@ -290,6 +298,7 @@ class _Ingestion:
                         cursor_to=extraction.position.highest if extraction.position else self._highest(attempt),
                         position=extraction.position,
                         privacy=self.stream.privacy,
+                        full_refresh=self.full_refresh,
                     )
                     reach("manifest-written")
                     self._note_landed(load, manifest, extraction.requests() if extraction.requests else None)
@@ -394,7 +403,8 @@ class _Ingestion:
         files: tuple[FileVersion, ...],
     ) -> LoadReport:
         context = LoadContext(self.source.name, self.stream, load.load_id, self.window, self.full_refresh)
-        request = CommitRequest(context, position, files, self.destination.forget_secret)
+        landed_at = manifest.landed_at if manifest is not None and self.is_adopted else None
+        request = CommitRequest(context, position, files, self.destination.forget_secret, landed_at)
         left_out = leave_out_again(
             self.connection,
             self.lease,

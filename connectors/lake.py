@@ -168,7 +168,7 @@ def refresh(
             columns=columns,
             loads=listed,
         )
-        lake.replace(f"{prefix}/{LIST}", msgspec.json.format(msgspec.json.encode(body), indent=1) + b"\n")
+        lake.put_whole(f"{prefix}/{LIST}", msgspec.json.format(msgspec.json.encode(body), indent=1) + b"\n")
         kept = {file.key for load in listed for file in load.files}
         lake.delete([file.key for load in before.values() for file in load.files if file.key not in kept])
         return LakeReport(source.name, stream.name, len(listed), writing.written)
@@ -213,7 +213,7 @@ def _check(load: _Loaded) -> None:
 
 
 def _before(lake: Landing, key: str) -> dict[UUID, LakeLoad]:
-    body = lake.read_whole(key)
+    body = lake.get_whole(key)
     if body is None:
         return {}
     return {load.load_id: load for load in msgspec.json.decode(body, type=LakeStream).loads}

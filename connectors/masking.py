@@ -21,14 +21,20 @@ class Mask:
         forms = {form for secret in secrets if secret for form in _forms(secret)}
         forms |= {form.lower() for form in forms}  # as in a host's name
         self._forms = sorted(forms, key=len, reverse=True)
+        self._longest = len(self._forms[0]) if self._forms else 0
+        self._by_beginning: dict[str, list[str]] = {}
+        for form in self._forms:
+            if len(form) > _TELLING:
+                self._by_beginning.setdefault(form[:_TELLING], []).append(form)
 
     def __call__(self, text: str) -> str:
         for form in self._forms:
             text = text.replace(form, MASK)
-        for form in self._forms:  # a text that was cut may end inside one
-            for length in range(min(len(form), len(text)) - 1, _TELLING - 1, -1):
-                if text.endswith(form[:length]):
-                    return text[:-length] + MASK
+        # A text that was cut may end inside one.
+        for start in range(max(0, len(text) - self._longest), len(text) - _TELLING + 1):
+            rest = text[start:]
+            if any(form.startswith(rest) for form in self._by_beginning.get(rest[:_TELLING], ())):
+                return text[:start] + MASK
         return text
 
 

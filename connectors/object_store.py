@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -81,3 +82,12 @@ def check_not_refused(error: BaseError) -> None:
             f"The object store refused: {refused[1]}.",
             remedy="Check the bucket's name, the credentials (AWS_*), and what they allow.",
         ) from error
+
+
+def flush(path: Path) -> None:
+    """Have the disk hold what a file is, or which names a folder has, before going on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -11,9 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from queue import Full, Queue
+from queue import Empty, Full, Queue
 from types import TracebackType
 from typing import Generic, Self, TypeVar
+
+from connectors.stopping import check_stop, is_stopped
 
 T = TypeVar("T")
 _WAITING = 2
@@ -23,11 +25,18 @@ _PATIENCE_SECONDS = 10.0
 """How long a side that is not needed any more is waited for: it may be in the middle of a read."""
 
 
+_PATIENCE_AT_STOP_SECONDS = 3.0
+
+
 class _End:
     """The other side has ended, with an error or without."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
+
+
+def _patience() -> float:
+    return _PATIENCE_AT_STOP_SECONDS if is_stopped() else _PATIENCE_SECONDS
 
 
 def _thread(work: Callable[[], None], name: str) -> threading.Thread:
@@ -56,15 +65,20 @@ class ReadAhead(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + _patience()
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def __iter__(self) -> Iterator[T]:
         running = len(self._threads)
         while running:
-            item = self._queue.get()
+            try:
+                item = self._queue.get(timeout=_POLL_SECONDS)
+            except Empty:
+                check_stop()
+                continue
             if not isinstance(item, _End):
+                check_stop()
                 yield item
                 continue
             if item.error is not None:
@@ -119,7 +133,7 @@ class WriteBehind(Generic[T]):
         if error is not None:
             self._abandoned.set()
         self._offer(_End())
-        self._thread.join(_PATIENCE_SECONDS if error is not None else None)
+        self._thread.join(_patience() if error is not None else None)
         if error is None and self._failure is not None:
             raise self._failure
 

@@ -44,6 +44,7 @@ from connectors.postgres_position import APPLICATION_NAME, look_up_position
 from connectors.postgres_ranges import MOST_READERS, page_ranges
 from connectors.postgres_snapshot import PostgresSnapshot
 from connectors.privacy import Dropped, Hashed, keys_of, missing, of_column
+from connectors.stopping import StoppableConnection, cancelled_at_stop
 
 _CHUNK_BYTES = 1 << 20
 _ENDS = {len(end): end for end in (PGCOPY_TRAILER, PGCOPY_HEADER + PGCOPY_TRAILER)}
@@ -253,8 +254,10 @@ def _connect(url: URL) -> psycopg.Connection:
             remedy="Write its URL with postgresql+psycopg://.",
         )
     try:
-        connection = psycopg.connect(
-            **psycopg_arguments(url, _SETTINGS), application_name=APPLICATION_NAME, autocommit=True
+        connection = cancelled_at_stop(
+            StoppableConnection.connect(
+                **psycopg_arguments(url, _SETTINGS), application_name=APPLICATION_NAME, autocommit=True
+            )
         )
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True

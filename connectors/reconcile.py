@@ -39,6 +39,7 @@ from connectors.privacy import MASK, Hashed, Masked, of_column
 from connectors.reconcile_digests import compare_digests
 from connectors.reconcile_rows import compare_rows
 from connectors.row_digests import adjacent
+from connectors.unsaid import UNSAID
 from connectors.windows import WindowState, windows_of
 
 MOST_WINDOWS = 31
@@ -312,7 +313,7 @@ class _Reconciling:
                 self._mark_deleted()
         except HeadwaterError as error:
             self.log.error("Not everything could be healed: %s", error)
-            return str(error)
+            return UNSAID(str(error))
         return None
 
     def _ingest(self, window: Window | None, *, full_refresh: bool) -> None:

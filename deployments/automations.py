@@ -187,6 +187,8 @@ def _switches(blocks: Iterable[UUID], stand_ins: Sequence[UUID]) -> list[Automat
             description="Says so, and has the server tell of runs itself.",
             trigger=EventTrigger(
                 match=watcher,
+                # Without it the server would fire again after each further span of silence, until it is over.
+                for_each={"prefect.resource.id"},
                 after={BEAT},
                 expect={BEAT, STOPPED},
                 posture=Posture.Proactive,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -24,10 +25,13 @@ from connectors.destinations.warehouse.migrations import upgrade
 from connectors.errors import HeadwaterError
 from connectors.ingest import WAREHOUSE_OWNER
 from connectors.registry import SOURCES
+from connectors.unsaid import UNSAID
 from deployments.commands import (
     alerts,
     backfill,
+    backup,
     bi,
+    doctor,
     forget,
     incidents,
     loads,
@@ -45,13 +49,17 @@ from deployments.demo.summary import print_summary
 from deployments.local.errors import LocalStackError
 from deployments.local.layout import PROJECT_ROOT, default_home
 from deployments.local.stack import LocalStack
-from deployments.scaffold import Kind, NewSource, scaffold
+from deployments.scaffold import Kind as SourceKind
+from deployments.scaffold import NewSource, scaffold
+from deployments.work_pools.pools import KIND_VARIABLE, Kind
 from tasks.status_page.site import INDEX, write_page
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-for commands in (windows.app, loads.app, forget.app, publishing.app, watch.app, page.app, spark.app):
+for commands in (windows.app, loads.app, forget.app, publishing.app, watch.app, page.app, doctor.app, spark.app):
     app.add_typer(commands)
+app.add_typer(backup.restore_app)
 app.add_typer(backfill.app, name="backfill")
+app.add_typer(backup.app, name="backup")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(bi.app, name="bi")
@@ -59,15 +67,20 @@ app.add_typer(review.app, name="review")
 
 
 def main() -> None:
-    """Run the command; an error of ours is one message and exit code 1, never a traceback."""
+    """Run the command; an error of ours is one message and exit code 1, never a traceback. SIGTERM breaks it off as
+    Ctrl-C does: what it had not committed leaves no trace."""
+    sys.excepthook = lambda _kind, error, _trace: sys.stderr.write(UNSAID.traceback(error))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except (HeadwaterError, LocalStackError) as error:
-        errors.print(Text.assemble(("error: ", "bold red"), str(error)))
+        errors.print(Text.assemble(("error: ", "bold red"), UNSAID(str(error))))
         sys.exit(1)
     except OSError as error:
         errors.print(
-            Text.assemble(("error: ", "bold red"), f"{error}. Free what it names, then run the command again.")
+            Text.assemble(
+                ("error: ", "bold red"), f"{UNSAID(str(error))}. Free what it names, then run the command again."
+            )
         )
         sys.exit(1)
 
@@ -170,7 +183,7 @@ def sources() -> None:
 @app.command("new-source")
 def new_source(
     name: Annotated[str, typer.Argument(help="What it is called: tickets_api, crm_db.")],
-    kind: Annotated[Kind, typer.Option(help="How it is read.")],
+    kind: Annotated[SourceKind, typer.Option(help="How it is read.")],
     stream: Annotated[str, typer.Option(help="Its first stream, which becomes a raw table.")] = "records",
 ) -> None:
     """Write a new source: definition, deployment, dbt staging, and tests that pass."""
@@ -202,19 +215,35 @@ def migrate() -> None:
 def register_command() -> None:
     """Write Prefect's blocks and variables from HEADWATER_* in the environment."""
     from deployments.deploy import register_blocks
+    from deployments.doctor.prefect_server import refuse_open_server
 
+    refuse_open_server(os.environ.get("PREFECT_API_URL"))
     for name in register_blocks():
         console.print(name)
 
 
 @app.command()
-def deploy() -> None:
-    """Make the work pool, apply every deployment of prefect.yaml, and the automations."""
-    from deployments.deploy import deploy_all, ensure_work_pool
+def deploy(
+    pool: Annotated[
+        Kind | None, typer.Option("--pool", envvar=KIND_VARIABLE, help="Where runs run; process, if not said.")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep deployments that prefect.yaml no longer has.")] = False,
+) -> None:
+    """Make the work pool, apply every deployment of prefect.yaml and the automations, delete what has gone from it."""
+    from deployments.deploy import deploy_all, ensure_work_pool, prune
+    from deployments.doctor.prefect_server import refuse_open_server
 
-    ensure_work_pool()
-    deploy_all()
-    console.print("All deployments are applied; `prefect deployment ls` lists them.")
+    refuse_open_server(os.environ.get("PREFECT_API_URL"))
+    kind = pool or Kind.PROCESS
+    name = ensure_work_pool(kind)
+    deploy_all(kind)
+    for each in [] if keep else prune():
+        console.print(f"deleted  {each}", markup=False)
+    console.print(
+        f"All deployments are applied; `prefect deployment ls` lists them. Their runs wait for a worker:\n"
+        f"  prefect worker start --pool {name} --type {kind}",
+        markup=False,
+    )
 
 
 def _up(stack: LocalStack, *, demo: bool, clock: datetime | None) -> Mapping[str, str]:

@@ -22,7 +22,7 @@ _DEPLOYMENT = Template("""
     description: What is new and changed in ${source}.
     entrypoint: flows.ingest.ingest
     parameters: {source: ${source}}
-    tags: [ingest, ${source}]
+    tags: [headwater, ingest, ${source}]
     work_pool: *on_the_pool
     concurrency_limit: *one_at_a_time
     schedules:

@@ -26,6 +26,7 @@ from tasks.ingest import run_name
 from tasks.names import flow_named
 from tasks.page import rebuild_page
 from tasks.schedules import do_missed_runs_at_once
+from tasks.stopping import stoppable
 
 HELPER = "backfill-helper/nyc"
 """The deployment of the runs that help."""
@@ -200,7 +201,8 @@ def backfill_helper(source: str, stream: str, backfill_id: str) -> None:
         stream: likewise.
         backfill_id: in `ops.backfills`.
     """
-    work_on(source, stream, UUID(backfill_id))
+    with stoppable():
+        work_on(source, stream, UUID(backfill_id))
 
 
 def useful_workers(plan: BackfillPlan) -> int:

@@ -13,9 +13,11 @@ from prefect.artifacts import create_table_artifact
 
 from connectors.destinations.warehouse.history import check_kept
 from connectors.sweep import SweepReport, check_age
+from tasks.bounded import show
 from tasks.history import forget_old_history
 from tasks.housekeeping import sweep_landing
 from tasks.schedules import do_missed_runs_at_once
+from tasks.stopping import stoppable
 
 
 @flow(name="housekeeping", flow_run_name="housekeeping", on_running=[do_missed_runs_at_once], persist_result=False)
@@ -28,19 +30,23 @@ def housekeeping(older_than_days: float = 7, history_days: float = 90) -> list[S
     """
     check_age(timedelta(days=older_than_days))
     check_kept(timedelta(days=history_days))
-    reports = sweep_landing(older_than_days)
-    create_table_artifact(
-        key="sweep",
-        description="Orphans deleted from the landing, and what was left alone.",
-        table=[
-            {
-                "stream": f"{report.source}.{report.stream}",
-                "objects": report.objects,
-                "bytes": report.bytes,
-                "left alone": " ".join(report.doubts),
-            }
-            for report in reports
-        ],
+    with stoppable():
+        reports = sweep_landing(older_than_days)
+    show(
+        lambda: create_table_artifact(
+            key="sweep",
+            description="Orphans deleted from the landing, and what was left alone.",
+            table=[
+                {
+                    "stream": f"{report.source}.{report.stream}",
+                    "objects": report.objects,
+                    "bytes": report.bytes,
+                    "left alone": " ".join(report.doubts),
+                }
+                for report in reports
+            ],
+        ),
+        "orphans",
     )
     forget_old_history(history_days)
     return reports

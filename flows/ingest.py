@@ -20,6 +20,7 @@ from connectors.destinations.warehouse.ledger import LoadReport
 from connectors.errors import ConfigurationError, HeadwaterError, WindowError
 from connectors.model import Source, Stream, Window, check_full_refresh, stream_of
 from connectors.registry import source_named
+from tasks.bounded import show
 from tasks.incidents import LOADED, noticed
 from tasks.ingest import ingest_stream, one_instant
 from tasks.names import flow_named
@@ -123,10 +124,13 @@ def reports_of(submitted: Mapping[str, PrefectFuture[list[LoadReport]]]) -> list
     states: dict[str, State[list[LoadReport]]] = {name: future.state for name, future in submitted.items()}
     reports = [report for state in states.values() if state.is_completed() for report in state.result()]
     if reports:
-        create_table_artifact(
-            key="loads",
-            description="Rows that each load of this run moved.",
-            table=[_artifact_row(report) for report in reports],
+        show(
+            lambda: create_table_artifact(
+                key="loads",
+                description="Rows that each load of this run moved.",
+                table=[_artifact_row(report) for report in reports],
+            ),
+            "loads",
         )
     failed = {name: state for name, state in states.items() if not state.is_completed()}
     for name, state in failed.items():

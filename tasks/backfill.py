@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from uuid import UUID
 
 from prefect import get_run_logger, task
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, StateType
@@ -20,14 +19,17 @@ from connectors.errors import HeadwaterError
 from connectors.ingest import WAREHOUSE_LOADER, Destination
 from connectors.model import stream_of
 from connectors.registry import source_named
+from tasks.bounded import show, within_deadline
 from tasks.credentials import PrefectConnections
 from tasks.ingest import run_name, worth_another_try
 from tasks.names import task_named
 from tasks.openlineage import load_events
-from tasks.progress import UPDATE_SECONDS, LoadProgress
+from tasks.progress import BackfillProgress, LoadProgress
 from tasks.transform import Downstream, downstream
 
 _MOST_SPANS = 50
+_SERVER_SECONDS = 15.0
+"""How long a backfill waits for the server to do something about its helpers."""
 
 
 @task(
@@ -72,9 +74,10 @@ def work_on(source: str, stream: str, backfill_id: UUID) -> Progress:
     """
     warehouse = PrefectConnections().database(WAREHOUSE_LOADER)
     log = get_run_logger()
-    shown = create_progress_artifact(0.0, key=f"backfill-{backfill_id}", description=f"{source}.{stream}")
-    last_shown = time.monotonic()
-    with Worker(warehouse, backfill_id, run_name()) as worker:
+    with (
+        BackfillProgress(f"backfill-{backfill_id}", f"{source}.{stream}") as show_progress,
+        Worker(warehouse, backfill_id, run_name()) as worker,
+    ):
         for batch in worker.batches():
             state = load_batch(source, stream, batch, return_state=True)
             error = state.result(raise_on_failure=False)
@@ -85,42 +88,48 @@ def work_on(source: str, stream: str, backfill_id: UUID) -> Progress:
             found = progress(warehouse, backfill_id)
             left = f", about {estimated(found.seconds_left)} left" if found.seconds_left else ""
             log.info("%s%s.", found, left)
-            if time.monotonic() - last_shown >= UPDATE_SECONDS or not (found.waiting or found.running):
-                update_progress_artifact(shown, found.percent, description=f"{source}.{stream}: {found}{left}")  # type: ignore[arg-type]
-                last_shown = time.monotonic()
+            show_progress(found.percent, f"{source}.{stream}: {found}{left}")
     return progress(warehouse, backfill_id)
 
 
 def call_for_help(deployment: str, source: str, stream: str, backfill_id: UUID, helpers: int) -> list[UUID]:
-    """Start runs of the helper's deployment, for workers that are free; their ids."""
+    """Start runs of the helper's deployment, for workers that are free; their ids. If none can be, that is logged."""
     if helpers < 1:
         return []
-    log = get_run_logger()
-    with get_client(sync_client=True) as client:
-        try:
-            found = client.read_deployment_by_name(deployment)
-        except ObjectNotFound:
-            log.warning("There is no deployment `%s`: this run works alone.", deployment)
-            return []
-        parameters = {"source": source, "stream": stream, "backfill_id": str(backfill_id)}
-        runs = [
-            client.create_flow_run_from_deployment(
-                found.id, parameters=parameters, name=f"help {flow_run.name} ({number + 1})"
-            )
-            for number in range(helpers)
-        ]
-    return [run.id for run in runs]
+    called: list[UUID] = []
+
+    def call() -> tuple[str, ...]:
+        with get_client(sync_client=True) as client:
+            try:
+                found = client.read_deployment_by_name(deployment)
+            except ObjectNotFound:
+                return (f"there is no deployment `{deployment}`",)
+            parameters = {"source": source, "stream": stream, "backfill_id": str(backfill_id)}
+            for number in range(helpers):
+                name = f"help {flow_run.name} ({number + 1})"
+                run = client.create_flow_run_from_deployment(found.id, parameters=parameters, name=name)
+                called.append(run.id)
+        return ()
+
+    if problems := within_deadline(call, _SERVER_SECONDS, "helpers"):
+        get_run_logger().warning("Helpers could not be called: %s.", "; ".join(problems))
+    return called
 
 
 def send_home(helpers: Sequence[UUID]) -> None:
-    """Cancel the helpers that no worker has taken: there is nothing left to do."""
-    with get_client(sync_client=True) as client:
-        for helper in helpers:
-            state = client.read_flow_run(helper).state
-            if state is not None and state.is_scheduled():
-                client.set_flow_run_state(
-                    helper, State(type=StateType.CANCELLED, message="The backfill was over before a worker was free.")
-                )
+    """Cancel the helpers that no worker has taken: there is nothing left to do. Those that stay find that out."""
+    over = State[None](type=StateType.CANCELLED, message="The backfill was over before a worker was free.")
+
+    def send() -> tuple[str, ...]:
+        with get_client(sync_client=True) as client:
+            for helper in helpers:
+                state = client.read_flow_run(helper).state
+                if state is not None and state.is_scheduled():
+                    client.set_flow_run_state(helper, over)
+        return ()
+
+    if helpers and (problems := within_deadline(send, _SERVER_SECONDS, "helpers")):
+        get_run_logger().info("Helpers could not be sent home: %s.", "; ".join(problems))
 
 
 def show_plan(plan: BackfillPlan) -> None:
@@ -130,10 +139,13 @@ def show_plan(plan: BackfillPlan) -> None:
         if line.endswith("."):
             get_run_logger().info(line)
     name = f"{plan.source}-{plan.stream}".replace("_", "-")
-    create_markdown_artifact(
-        "\n".join(f"{line}  " for line in lines),
-        key=f"backfill-plan-{name}",
-        description=f"{plan.source}.{plan.stream}",
+    show(
+        lambda: create_markdown_artifact(
+            "\n".join(f"{line}  " for line in lines),
+            key=f"backfill-plan-{name}",
+            description=f"{plan.source}.{plan.stream}",
+        ),
+        "plans",
     )
 
 

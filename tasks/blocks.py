@@ -1,18 +1,23 @@
 """Blocks of Prefect's that Headwater adds. The entry point group `prefect.collections` names this module, so that the
-*server* knows them too: its automations tell of what a dead worker cannot say itself.
+*server* knows them too: its automations tell of what a dead worker cannot say itself. By the same way a server is kept
+from starting that would let everybody in.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 
 from prefect.blocks.abstract import NotificationBlock, NotificationError
 from pydantic import Field, SecretStr
 
 from connectors.alerts.smtp import MailServer, Security, compose, hand_over
 from connectors.errors import HeadwaterError
+from tasks.open_server import refuse_to_be_open
 
 _SEND_SECONDS = 30.0
+
+refuse_to_be_open(sys.argv)
 
 
 class HeadwaterEmail(NotificationBlock):

@@ -6,7 +6,12 @@ import threading
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
 
+from prefect import get_run_logger
+
 from connectors.errors import HeadwaterError
+
+_SHOW_SECONDS = 10.0
+"""How long a run waits for the server to take what it has to show."""
 
 
 def within_deadline(work: Callable[[], Iterable[str]], seconds: float, what: str) -> list[str]:
@@ -34,6 +39,23 @@ def within_deadline(work: Callable[[], Iterable[str]], seconds: float, what: str
     if thread.is_alive():
         return [*problems, f"it was not done within {seconds:g} s"]
     return problems
+
+
+def show(artifact: Callable[[], object], what: str) -> None:
+    """Keep an artifact of the run. Nothing fails or waits for want of it: the server may be away for a while.
+
+    Call it inside a flow or task.
+
+    Args:
+        what: it is of the run, in the plural: its links, its loads.
+    """
+
+    def keep() -> tuple[str, ...]:
+        artifact()
+        return ()
+
+    if problems := within_deadline(keep, _SHOW_SECONDS, what):
+        get_run_logger().warning("The %s of this run could not be shown: %s.", what, "; ".join(problems))
 
 
 def in_a_line(error: Exception) -> str:

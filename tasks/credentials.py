@@ -1,23 +1,31 @@
 """Connections from Prefect: databases from `SqlAlchemyConnector` blocks, secrets from `Secret` blocks, buckets from
 `S3Bucket` blocks, and what anyone may see (addresses, folders) from variables.
 
-`register` fills them from the environment, so a block exists because code says so, and can be made anew anywhere.
+`register` fills them from the environment, so a block exists because code says so, and can be made anew anywhere. Where
+a variable names a secret that is kept elsewhere (`connectors.stored_secrets`), the block has that name and no secret,
+for a database too: then it is a `Secret` block.
+
+What a run has asked for once it need not ask again: its loads go on while the server is away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar, cast
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from prefect.blocks.core import Block
 from prefect.blocks.system import Secret as SecretBlock
+from prefect.context import FlowRunContext
 from prefect.variables import Variable
 from prefect_sqlalchemy import ConnectionComponents, SqlAlchemyConnector
 from pydantic import SecretStr
 
+from connectors.backups.store import BACKUPS
 from connectors.connections import (
-    Connections,
     Database,
     EnvironmentConnections,
     ObjectStore,
@@ -25,12 +33,16 @@ from connectors.connections import (
     Secret,
     Setting,
     StoreLocation,
+    resolved_database,
+    resolved_secret,
 )
 from connectors.destinations.warehouse.forgotten import FORGET_KEY
 from connectors.errors import ConfigurationError
 from connectors.ingest import LANDING, WAREHOUSE_LOADER
 from connectors.published_files import STATUS_PAGE
 from connectors.registry import SOURCES
+from connectors.stored_secrets import is_reference
+from connectors.unsaid import UNSAID
 
 if TYPE_CHECKING:
     from prefect_aws import S3Bucket
@@ -59,14 +71,35 @@ def requirements() -> list[Requirement]:
 
 DOCS_LINK = Setting("docs_link")
 STATUS_PAGE_LINK = Setting("status_page_link")
-OPTIONAL: tuple[Requirement, ...] = (STATUS_PAGE, DOCS_LINK, STATUS_PAGE_LINK, FORGET_KEY)
-"""What has a place of its own unless it is told another, makes runs tell more, or is for who forgets: nothing fails
-without."""
+OPTIONAL: tuple[Requirement, ...] = (STATUS_PAGE, DOCS_LINK, STATUS_PAGE_LINK, FORGET_KEY, BACKUPS)
+"""What has a place of its own unless it is told another, makes runs tell more, is for who forgets, or for backups:
+nothing else fails without."""
+
+
+Ask = TypeVar("Ask", bound=Callable[..., Any])
+
+
+def _once_a_run(ask: Ask) -> Ask:
+    """Ask the server for a connection once in each flow run; outside of runs each time."""
+    kept: dict[tuple[UUID, Requirement], Any] = {}
+
+    @wraps(ask)
+    def answer(connections: PrefectConnections, requirement: Requirement) -> Any:
+        context = FlowRunContext.get()
+        if context is None or context.flow_run is None:
+            return ask(connections, requirement)
+        key = (context.flow_run.id, requirement)
+        if key not in kept:
+            kept[key] = ask(connections, requirement)
+        return kept[key]
+
+    return cast(Ask, answer)
 
 
 class PrefectConnections:
     """`Connections` kept by the Prefect server."""
 
+    @_once_a_run
     def setting(self, requirement: Setting) -> str:
         return self._variable(requirement)
 
@@ -75,18 +108,29 @@ class PrefectConnections:
         value = Variable.get(requirement.name)
         return str(value) if value else None
 
+    @_once_a_run
     def secret(self, requirement: Secret) -> str:
-        return str(self._block(SecretBlock, requirement).get())
+        return resolved_secret(str(self._block(SecretBlock, requirement).get()), _secret_block(requirement))
 
+    @_once_a_run
     def database(self, requirement: Database) -> URL:
-        info = self._block(SqlAlchemyConnector, requirement).connection_info
+        try:
+            info = self._block(SqlAlchemyConnector, requirement).connection_info
+        except ConfigurationError:
+            kept = find_block(SecretBlock, requirement.block_name)
+            if kept is None:
+                raise
+            return resolved_database(str(kept.get()), _secret_block(requirement))
         if not isinstance(info, ConnectionComponents):
             raise ConfigurationError(
                 f"The block sqlalchemy-connector/{requirement.block_name} holds a URL, which Prefect prints in full.",
                 remedy=f"Set {requirement.environment_variable} and run `headwater register`, which stores its parts.",
             )
-        return cast("URL", info.create_url())
+        url = cast("URL", info.create_url())
+        UNSAID.add(str(url.password) if url.password is not None else None)
+        return url
 
+    @_once_a_run
     def object_store(self, requirement: ObjectStore) -> StoreLocation:
         url = self._variable(requirement)
         if not url.startswith("s3://"):
@@ -108,6 +152,7 @@ class PrefectConnections:
             "region": credentials.region_name,
             "endpoint": credentials.aws_client_parameters.endpoint_url,
         }
+        UNSAID.add(options["secret_access_key"], options["session_token"])
         return StoreLocation(url, {name: value for name, value in options.items() if value})
 
     def _variable(self, requirement: Requirement) -> str:
@@ -126,10 +171,22 @@ def load_block(kind: type[Kind], name: str, requirement: Requirement) -> Kind:
     Raises:
         ConfigurationError: there is none.
     """
+    found = find_block(kind, name)
+    if found is None:
+        raise _missing(requirement, f"block {kind.get_block_type_slug()}/{name}")
+    return found
+
+
+def find_block(kind: type[Kind], name: str) -> Kind | None:
+    """A block, or None if there is none of that kind and name."""
     try:
         return cast(Kind, kind.load(name))
-    except ValueError as error:
-        raise _missing(requirement, f"block {kind.get_block_type_slug()}/{name}") from error
+    except ValueError:
+        return None
+
+
+def _secret_block(requirement: Requirement) -> str:
+    return f"the block secret/{requirement.block_name}"
 
 
 def _missing(requirement: Requirement, where: str) -> ConfigurationError:
@@ -151,14 +208,19 @@ def register(environment: EnvironmentConnections, needed: Iterable[Requirement])
     return [_register(environment, requirement) for requirement in needed]
 
 
-def _register(environment: Connections, requirement: Requirement) -> str:
+def _register(environment: EnvironmentConnections, requirement: Requirement) -> str:
     if isinstance(requirement, Setting):
         return _set_variable(requirement, environment.setting(requirement))
     if isinstance(requirement, Secret):
-        SecretBlock(value=SecretStr(environment.secret(requirement))).save(requirement.block_name, overwrite=True)
-        return f"secret/{requirement.block_name}"
+        environment.secret(requirement)  # fails here, if it cannot be had
+        return _save_secret(requirement, environment.raw(requirement))
     if isinstance(requirement, Database):
-        _connector(environment.database(requirement)).save(requirement.block_name, overwrite=True)
+        url = environment.database(requirement)
+        if is_reference(kept := environment.raw(requirement)):
+            with suppress(ValueError):  # there was none: the password that it had is no longer wanted
+                SqlAlchemyConnector.delete(requirement.block_name)
+            return _save_secret(requirement, kept)
+        _connector(url).save(requirement.block_name, overwrite=True)
         return f"sqlalchemy-connector/{requirement.block_name}"
     if isinstance(requirement, ObjectStore):
         location = environment.object_store(requirement)
@@ -166,6 +228,11 @@ def _register(environment: Connections, requirement: Requirement) -> str:
             _bucket(location).save(requirement.block_name, overwrite=True)
         return _set_variable(requirement, location.url)
     raise TypeError(f"no block is known for a {requirement.kind}")
+
+
+def _save_secret(requirement: Requirement, value: str) -> str:
+    SecretBlock(value=SecretStr(value)).save(requirement.block_name, overwrite=True)
+    return f"secret/{requirement.block_name}"
 
 
 def _set_variable(requirement: Requirement, value: str) -> str:

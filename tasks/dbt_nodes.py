@@ -11,14 +11,17 @@ as well, and reads all of Prefect's settings anew for each: 30 s of CPU for the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
+from dbt.adapters.factory import FACTORY
 from dbt.artifacts.schemas.results import NodeStatus
 from prefect import allow_failure, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import TerminationSignal
 from prefect.futures import PrefectFuture
 from prefect_dbt import PrefectDbtRunner, PrefectDbtSettings
 
@@ -70,6 +73,9 @@ class NodeRunner(PrefectDbtRunner):  # type: ignore[misc]  # prefect-dbt ships n
         self._task_runs = NodeTaskRuns(self._read_parents)
         try:
             return super().invoke(args, **kwargs)
+        except TerminationSignal:
+            end_statements()
+            raise
         finally:
             self._task_runs.end()
 
@@ -77,6 +83,15 @@ class NodeRunner(PrefectDbtRunner):  # type: ignore[misc]  # prefect-dbt ships n
         """What the runner has dbt call: where it decides what becomes a task run. Not public; tests watch over it."""
         assert self._task_runs is not None  # noqa: S101 - `invoke` has made it
         return self._task_runs
+
+
+def end_statements() -> None:
+    """End the statements that dbt has under way. It does so itself only when it is interrupted, not when its thread is
+    told to stop; until then they would hold their locks."""
+    adapters: list[Any] = list(FACTORY.adapters.values())
+    for adapter in adapters:
+        with suppress(Exception), adapter.connection_named("stop"):  # whatever it is: they end with the process
+            list(adapter.cancel_open_connections())
 
 
 class NodeTaskRuns:

@@ -30,7 +30,7 @@ from connectors.destinations.warehouse.history import (
 )
 from connectors.destinations.warehouse.positions import Position
 from connectors.registry import SOURCES
-from tasks.bounded import in_a_line, within_deadline
+from tasks.bounded import in_a_line, show, within_deadline
 from tasks.credentials import WAREHOUSE_WATCHER, PrefectConnections
 from tasks.dbt_graph import Graph
 from tasks.dbt_lineage import lineage
@@ -137,16 +137,14 @@ def write(history: BuildHistory, watcher: URL) -> list[str]:
 def show_results(build: BuildReport) -> None:
     """Keep what became of each node as a table of the run: what is in trouble first, then what took longest."""
 
-    def show() -> tuple[str, ...]:
-        create_table_artifact(
+    show(
+        lambda: create_table_artifact(
             key="dbt-results",
             description=_summary(build.results),
             table=[_row(each) for each in sorted(build.results, key=_order)[:_MOST_SHOWN]],
-        )
-        return ()
-
-    if problems := within_deadline(show, DEADLINE_SECONDS, "results"):
-        get_run_logger().warning("The table of dbt's results could not be shown: %s.", "; ".join(problems))
+        ),
+        "results",
+    )
 
 
 def _order(result: NodeResult) -> tuple[int, float, str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prefect import get_run_logger
+from prefect.exceptions import TerminationSignal
 
 from connectors.alerts.routing import read_routing
 from connectors.incidents.announcing import announcer
@@ -18,7 +19,8 @@ from connectors.incidents.observe import Observed
 from tasks.alerts import send_alerts
 from tasks.bounded import within_deadline
 from tasks.credentials import WAREHOUSE_WATCHER, PrefectConnections
-from tasks.ingest import run_name
+from tasks.ingest import cleared, run_name
+from tasks.stopping import stoppable
 
 LOADED = ("loads", "backfills", "quarantine", "columns", "freshness")
 """What loads change."""
@@ -27,20 +29,31 @@ BUILT = ("builds", "serving", "freshness", "watching")
 RECONCILED = ("reconciliations", "backfills")
 """What reconciliations change, which heal by reading windows."""
 
+BACKED_UP = ("backups",)
+"""What backups change."""
+
 DEADLINE_SECONDS = 5.0
 
 
 @contextmanager
 def noticed(*scopes: str) -> Iterator[None]:
-    """Look at some subjects once this is over, however it ends, and send the alerts that are due.
+    """Look at some subjects once this is over, however it ends, and send the alerts that are due. What others raise is
+    cleared of secrets: Prefect makes the run's state of it.
 
-    Use it inside a flow, around all that it does.
+    Use it inside a flow, around all that it does. A run that is told to stop breaks off in order, and looks at nothing:
+    it has seconds, and what it leaves is no trouble.
     """
+    is_told_to_stop = False
     try:
-        yield
+        with cleared(), stoppable():
+            yield
+    except TerminationSignal:
+        is_told_to_stop = True
+        raise
     finally:
-        notice(*scopes)
-        send_alerts()
+        if not is_told_to_stop:
+            notice(*scopes)
+            send_alerts()
 
 
 def notice(*scopes: str) -> None:

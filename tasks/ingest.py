@@ -12,11 +12,12 @@ from prefect.context import FlowRunContext
 from prefect.tasks import Task
 
 from connectors.destinations.warehouse.ledger import LoadReport
-from connectors.errors import DestinationUnavailableError, HeadwaterError
+from connectors.errors import DestinationUnavailableError, HeadwaterError, SecretsUnavailableError
 from connectors.ingest import WAREHOUSE_LOADER, Destination, ingest
 from connectors.model import Window, stream_of
 from connectors.registry import source_named
 from connectors.shared_read import SharedRead, shared_read
+from connectors.unsaid import UNSAID
 from tasks.credentials import PrefectConnections
 from tasks.names import task_named
 from tasks.openlineage import load_events
@@ -24,9 +25,10 @@ from tasks.progress import LoadProgress
 
 
 def worth_another_try(task: Task, run: TaskRun, state: State) -> bool:  # type: ignore[type-arg]  # noqa: ARG001 - Prefect's signature
-    """Only the warehouse's and landing's own trouble: a source is asked again inside its connector, once is enough."""
+    """Only the trouble of the warehouse, the landing and the store of secrets: a source is asked again inside its
+    connector, once is enough."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, DestinationUnavailableError)
+    return isinstance(error, DestinationUnavailableError | SecretsUnavailableError)
 
 
 @task(
@@ -59,6 +61,7 @@ def ingest_stream(
     connections = PrefectConnections()
     window = Window.parse(start, end) if start and end else None
     with (
+        cleared(),
         LoadProgress(system, definition, connections, window, is_full=full_refresh) as watch,
         load_events(system, definition, connections, window) as told,
     ):
@@ -75,6 +78,16 @@ def ingest_stream(
             watch=watch,
         )
     return told.reports
+
+
+@contextmanager
+def cleared() -> Iterator[None]:
+    """What is raised within is cleared of secrets: Prefect makes the task run's state of it."""
+    try:
+        yield
+    except Exception as error:
+        UNSAID.clear(error)
+        raise
 
 
 @contextmanager

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact
 
-from tasks.bounded import within_deadline
+from tasks.bounded import show
 from tasks.credentials import DOCS_LINK, STATUS_PAGE_LINK, PrefectConnections
-from tasks.history import DEADLINE_SECONDS
 from tasks.transform import docs_page
 
 
 def show_links() -> None:
     """Keep them as artifacts of the run. Nothing fails for want of them."""
 
-    def show() -> tuple[str, ...]:
+    def keep() -> None:
         connections = PrefectConnections()
         docs = connections.optional_setting(DOCS_LINK)
         page = connections.optional_setting(STATUS_PAGE_LINK)
@@ -32,7 +30,5 @@ def show_links() -> None:
                 key="status-page",
                 description="Marts and whether they can be trusted, loads, tests, incidents, lineage.",
             )
-        return ()
 
-    if problems := within_deadline(show, DEADLINE_SECONDS, "links"):
-        get_run_logger().warning("The links of this run could not be shown: %s.", "; ".join(problems))
+    show(keep, "links")

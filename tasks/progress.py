@@ -27,7 +27,9 @@ FIRST_SECONDS = 4.0
 UPDATE_SECONDS = 2.0
 """How long it then stays as it is, at least."""
 _LAST_SECONDS = 2.0
-"""How long the end of a load waits for its last update."""
+"""How long the end of a load or a backfill waits for its last update."""
+_AGAIN_SECONDS = 10.0
+"""How long after the server did not take an update the next one is tried."""
 _NEARLY = 99.0
 
 
@@ -119,3 +121,48 @@ class LoadProgress:
         if expected and self._rows < expected:
             text += f", about {estimated((expected - self._rows) / a_second)} left"
         return text
+
+
+class BackfillProgress:
+    """The progress of a backfill, as an artifact that shows the latest that this was called with.
+
+    As with that of loads, a thread of its own shows it: a server that is away holds up no batch, and is tried again.
+    Use as a context manager within a flow.
+    """
+
+    def __init__(self, key: str, description: str) -> None:
+        self._key = key
+        self._latest = (0.0, description)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=copy_context().run, args=[self._show], daemon=True, name="progress")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join(_LAST_SECONDS)
+
+    def __call__(self, percent: float, description: str) -> None:
+        """It is so far."""
+        self._latest = (percent, description)
+
+    def _show(self) -> None:
+        artifact: Any = None
+        shown: tuple[float, str] | None = None
+        is_last = False
+        while not is_last:
+            is_last = self._over.is_set()
+            latest = percent, description = self._latest
+            try:
+                if artifact is None:
+                    artifact = create_progress_artifact(percent, key=self._key, description=description)
+                elif latest != shown:
+                    update_progress_artifact(artifact, percent, description=description)
+                shown = latest
+            except Exception as error:  # noqa: BLE001 - the backfill goes on, whatever becomes of its progress
+                get_run_logger().warning("The progress of this backfill cannot be shown: %s", error)
+            self._over.wait(UPDATE_SECONDS if shown == latest else _AGAIN_SECONDS)

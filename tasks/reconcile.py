@@ -12,6 +12,7 @@ from connectors.ingest import Destination
 from connectors.model import stream_of
 from connectors.reconcile import MOST_WINDOWS, Reconciliation, reconcile
 from connectors.registry import source_named
+from tasks.bounded import show
 from tasks.credentials import PrefectConnections
 from tasks.ingest import run_name, worth_another_try
 from tasks.names import task_named
@@ -77,8 +78,11 @@ def show_differences(source: str, found: Iterable[Reconciliation]) -> None:
         for difference in each.findings.differences
     ]
     if rows:
-        create_table_artifact(
-            key=f"differences-{source.replace('_', '-')}",
-            description=f"{len(rows):,} rows that raw and the source do not agree on; {_MOST_SHOWN} at most are shown.",
-            table=rows[:_MOST_SHOWN],
+        show(
+            lambda: create_table_artifact(
+                key=f"differences-{source.replace('_', '-')}",
+                description=f"{len(rows):,} rows that raw and the source do not agree on; {_MOST_SHOWN} are shown.",
+                table=rows[:_MOST_SHOWN],
+            ),
+            "differences",
         )

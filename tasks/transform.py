@@ -274,6 +274,10 @@ def dbt_environment(transformer: URL) -> Iterator[None]:
     }
     if "sslmode" in transformer.query:
         values["HEADWATER_WAREHOUSE_SSLMODE"] = str(transformer.query["sslmode"])
+    # What dbt's own profile has no place for, its driver takes from these.
+    for name in ("sslrootcert", "sslcert", "sslkey"):
+        if name in transformer.query:
+            values[f"PG{name.upper()}"] = str(transformer.query[name])
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

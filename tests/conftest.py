@@ -36,6 +36,7 @@ from connectors.connections import StoreLocation
 from connectors.destinations.landing import Landing
 from connectors.http_pace import PACES
 from connectors.ingest import Destination
+from connectors.unsaid import UNSAID
 from deployments.local.postgres import LocalPostgres
 from deployments.local.server import PostgresServer
 
@@ -108,6 +109,7 @@ class Server:
 def strangers() -> None:
     """A port that is given out again is another host: it has asked nobody to leave it alone."""
     PACES._by_origin.clear()
+    UNSAID.forget_all()  # a password of one test is a word in another
 
 
 @pytest.fixture(scope="session")

@@ -213,9 +213,13 @@ def read_routing(path: Path | None = None) -> Routing:
 
 def parse_routing(text: str, where: str) -> Routing:
     """See `read_routing`; `where` is what messages call the text."""
+    if len(text) > _LONGEST:
+        raise ConfigurationError(
+            f"{where} has {len(text):,} characters: too many for channels and routes.", remedy="Look at what is in it."
+        )
     try:
         found = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader, which also refuses doubled keys
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, TypeError, ValueError) as error:  # the others: a key that is a list, a date that is none
         raise ConfigurationError(
             f"{where} is no YAML: {' '.join(str(error).split())}", remedy="docs/alerts.md has an example."
         ) from None
@@ -286,8 +290,24 @@ def _check_quiet(quiet: Quiet, where: str) -> None:
         raise wrong(f"`{quiet.timezone}` is no time zone.") from None
 
 
+_LONGEST = 64 << 10
+_DEEPEST = 20
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML keeps the last of two keys of one name silently; a channel would be gone."""
+    """YAML keeps the last of two keys of one name silently; a channel would be gone. And it may be nested until Python
+    gives up."""
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise yaml.composer.ComposerError(None, None, "it is nested too deep", None)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()

@@ -38,7 +38,7 @@ from connectors.connections import StoreLocation
 from connectors.destinations.encodings import Encoder, Encoding, Untouched, file_chunks, records, rows_of_parquet
 from connectors.errors import DestinationUnavailableError, LandingCorruptError
 from connectors.model import Chunk, Column, FileVersion, LandingFormat, SourcePosition
-from connectors.object_store import local_folder, open_store
+from connectors.object_store import flush, local_folder, open_store
 from connectors.privacy import Treatment
 
 MANIFEST = "manifest.json"
@@ -104,6 +104,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     privacy: dict[str, str] = {}
     """What became of private fields before they landed, as the stream's definition then had it: `hashed`, `dropped` or
     `masked`. Where any is hashed or dropped, files are not as their source wrote them."""
+    full_refresh: bool | None = None
+    """Whether everything was read, and counts even where raw has a newer version; None where it was not noted yet."""
     forgotten: list[int] = []
     """Places in the load, from 1, of rows that were erased by their keys; the others keep the places that they had."""
     erased_at: datetime | None = None
@@ -174,7 +176,7 @@ class Landing:
             LandingCorruptError: there is one and it cannot be read.
             DestinationUnavailableError: the store does not answer.
         """
-        body = self.read_whole(key)
+        body = self.get_whole(key)
         if body is None:
             return None
         try:
@@ -184,19 +186,6 @@ class Landing:
                 f"The manifest {key} cannot be read: {error}.",
                 remedy="Restore it from a backup of the landing, or extract the load again.",
             ) from error
-
-    def read_whole(self, key: str) -> bytes | None:
-        """A small object, or None if there is none.
-
-        Raises:
-            DestinationUnavailableError: the store does not answer.
-        """
-        try:
-            return bytes(obstore.get(self._store, key).bytes())
-        except FileNotFoundError:
-            return None
-        except BaseError as error:
-            raise _unavailable(error) from error
 
     def manifest_of_loaded(self, key: str) -> Manifest:
         """The manifest of a load that is in raw.
@@ -273,29 +262,43 @@ class Landing:
         Raises:
             DestinationUnavailableError: the store does not answer or is full.
         """
-        self.replace(key, _encoded(manifest))
+        self.put_whole(key, _encoded(manifest))
 
-    def replace(self, key: str, body: bytes) -> None:
-        """Put an object in the place of another, if there is one, in one step.
+    def put_whole(self, key: str, body: bytes) -> None:
+        """Write a small object in one step, over another one if there is.
 
         Raises:
             DestinationUnavailableError: the store does not answer or is full.
         """
         try:
             if self._folder is not None:
-                (self._folder / key).parent.mkdir(parents=True, exist_ok=True)
-                _write_durably(self._folder / key, body, replaces=True)
-                _flush((self._folder / key).parent)
+                path = self._folder / key
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _write_durably(path, body, replaces=True)
+                flush(path.parent)
             else:
                 obstore.put(self._store, key, body)
         except (BaseError, OSError) as error:
             raise _unavailable(error) from error
 
+    def get_whole(self, key: str) -> bytes | None:
+        """A small object; None if there is none.
+
+        Raises:
+            DestinationUnavailableError: the store does not answer.
+        """
+        try:
+            return bytes(obstore.get(self._store, key).bytes())
+        except FileNotFoundError:
+            return None
+        except BaseError as error:
+            raise _unavailable(error) from error
+
     def _flush_object(self, key: str) -> None:
         if self._folder is not None:
             path = self._folder / key
-            _flush(path)
-            _flush(path.parent)
+            flush(path)
+            flush(path.parent)
 
     def streams(self) -> Iterator[tuple[str, str]]:
         """Source and stream of every folder that loads may be in."""
@@ -381,7 +384,11 @@ class Landing:
         _check(landed, digest)
 
     def _blocks(self, landed: LandedObject, digest: hashlib._Hash) -> Iterator[bytes]:
-        for stored in obstore.get(self._store, landed.key).stream(min_chunk_size=_READ_BYTES):
+        try:
+            found = obstore.get(self._store, landed.key)
+        except ValueError:  # it leads out of the landing
+            raise _corrupt(landed, "has a key that no object can have") from None
+        for stored in found.stream(min_chunk_size=_READ_BYTES):
             block = bytes(stored)
             digest.update(block)
             yield block
@@ -442,6 +449,7 @@ class LandingWriter:
         position: SourcePosition | None = None,
         kind: str = "rows",
         privacy: Mapping[str, Treatment] = {},
+        full_refresh: bool = False,
     ) -> Manifest:
         """Close the last object and write the manifest.
 
@@ -476,6 +484,7 @@ class LandingWriter:
                 landed_at=datetime.now(UTC),
                 position=position,
                 privacy={field: treatment.word for field, treatment in privacy.items()},
+                full_refresh=full_refresh,
             ),
         )
 
@@ -534,7 +543,7 @@ def _create_durably(path: Path, body: bytes, root: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     _write_durably(path, body, replaces=False)
     for folder in path.parents:
-        _flush(folder)
+        flush(folder)
         if folder == root:
             break
 
@@ -570,15 +579,6 @@ def _files_below(folder: Path, prefix: str) -> Iterator[Stored]:
                 if stat.S_ISREG(status.st_mode):
                     key = path.relative_to(folder).as_posix()
                     yield Stored(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
-
-
-def _flush(path: Path) -> None:
-    """Have the disk hold what a file is, or which names a folder has, before going on."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _check(landed: LandedObject, digest: hashlib._Hash) -> None:

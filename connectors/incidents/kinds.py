@@ -25,6 +25,8 @@ class Kind(StrEnum):
     GROUP_ON_HOLD = "group on hold"
     ROWS_DIFFER = "rows differ"
     RECONCILIATION_FAILED = "reconciliation failed"
+    BACKUP_LATE = "backup late"
+    BACKUP_DAMAGED = "backup damaged"
     WATCHER_SILENT = "watcher silent"
     WAREHOUSE_SILENT = "warehouse silent"
     SERVER_SILENT = "server silent"

@@ -7,6 +7,8 @@ from connectors.rest import ApiKeyHeader, RestSource, RestStream, TokenInBody
 flights_api = RestSource(
     name="flights_api",
     base_url=Setting("flights_api_url"),
+    # The airline's own, inside its network.
+    allow_private_addresses=True,
     auth=ApiKeyHeader("X-API-Key", Secret("flights_api_key")),
     streams=(
         RestStream(

@@ -27,7 +27,7 @@
 drop table if exists {{ adapter.quote(schema) }}.{{ adapter.quote(row['tablename']) }};
 {% endfor %}
 
-{% if tables | length > 0 %}
+{% if run_query("select from pg_namespace where nspname = '" ~ schema ~ "'") | length > 0 %}
 {% set readers = run_query(
     "select rolname from pg_roles where rolname in ('" ~ var('failures_readers') | join("', '") ~ "')"
 ) %}

@@ -17,7 +17,6 @@ from connectors.connections import EnvironmentConnections
 from connectors.errors import ConfigurationError
 from deployments.commands.terminal import console
 from deployments.local.layout import PROJECT_ROOT
-from tasks.credentials import WAREHOUSE_TRANSFORMER
 
 app = typer.Typer(help="Review a change before it is merged.", no_args_is_help=True)
 
@@ -35,6 +34,7 @@ def run(
     keep: Annotated[bool, typer.Option("--keep", help="Keep the schemas, to look at what is in them.")] = False,
 ) -> None:
     """Build what differs beside the real schemas, compare it, say what merging needs. Exit code 1: a node failed."""
+    from tasks.credentials import WAREHOUSE_TRANSFORMER
     from tasks.review import drop, review
     from tasks.review_report import report
 
@@ -56,6 +56,7 @@ def run(
 @app.command("drop")
 def drop_command(prefix: Prefix = "review") -> None:
     """Drop the schemas of a review that was kept."""
+    from tasks.credentials import WAREHOUSE_TRANSFORMER
     from tasks.review import drop
 
     dropped = drop(EnvironmentConnections().database(WAREHOUSE_TRANSFORMER), prefix)

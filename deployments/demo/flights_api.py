@@ -88,11 +88,11 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, port: int, *, flights: Flights, home: Path, key: str) -> None:
+    def __init__(self, port: int, *, flights: Flights, home: Path, key: str, host: str = "127.0.0.1") -> None:
         self.flights = flights
         self.clock = clock.CachedClock(home)
         self.key = key
-        super().__init__(("127.0.0.1", port), Handler)
+        super().__init__((host, port), Handler)
 
 
 class Handler(BaseHTTPRequestHandler):

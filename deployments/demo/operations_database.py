@@ -60,7 +60,19 @@ def prepare(server: PostgresServer, secrets: Secrets) -> None:
     server.ensure_role(OWNER, secrets.password(OWNER))
     server.ensure_role(READER, secrets.password(READER))
     server.ensure_database(DATABASE, OWNER, connect=[READER])
-    with _connect(server, secrets) as connection, connection.transaction():
+    with _connect(server, secrets) as connection:
+        fill(connection)
+
+
+def advance(server: PostgresServer, secrets: Secrets, now: datetime) -> int:
+    """Make all changes up to `now` that have not been made yet; returns how many planes changed."""
+    with _connect(server, secrets) as connection:
+        return catch_up(connection, now)
+
+
+def fill(connection: psycopg.Connection) -> None:
+    """Create the tables in the owner's database, and fill those that are empty."""
+    with connection.transaction():
         connection.execute(_TABLES)
         for table in _TABLES_WITH_TIME_OF_CHANGE:
             _fill(connection, table, has_time_of_change=True)
@@ -69,15 +81,15 @@ def prepare(server: PostgresServer, secrets: Secrets) -> None:
         connection.execute(f"grant select on planes, airports, airlines to {READER}")
 
 
-def advance(server: PostgresServer, secrets: Secrets, now: datetime) -> int:
-    """Make all changes up to `now` that have not been made yet; returns how many planes changed."""
+def catch_up(connection: psycopg.Connection, now: datetime) -> int:
+    """What `advance` does, as the owner of the database."""
     without_speed = [row["tailnum"] for row in dataset.rows("planes") if row["speed"] is None]
     due = max((now - clock.DEFAULT) // _LOOKED_UP_EVERY, 0)
     changes = [
         (_SLOWEST + number % _SPEEDS, clock.DEFAULT + number * _LOOKED_UP_EVERY, tailnum)
         for number, tailnum in enumerate(without_speed[:due], start=1)
     ]
-    with _connect(server, secrets) as connection, connection.transaction(), connection.cursor() as cursor:
+    with connection.transaction(), connection.cursor() as cursor:
         cursor.executemany(
             "update planes set speed = %s, updated_at = %s where tailnum = %s and speed is null", changes
         )

@@ -6,11 +6,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
+import psycopg
 from psycopg import sql
 
 from deployments.demo import clock, operations_database, weather_files
 from deployments.demo.flights_api import KEY_VARIABLE
-from deployments.local.environment import WAREHOUSE
+from deployments.local.environment import WAREHOUSE, role_name
 from deployments.local.errors import LocalStackError
 from deployments.local.ports import LOOPBACK
 from deployments.local.processes import Service
@@ -67,17 +68,22 @@ def advance(stack: LocalStack, *, by: timedelta | None = None, to: datetime | No
 def _refresh(stack: LocalStack, server: PostgresServer, now: datetime) -> None:
     weather_files.deliver(stack.home, now)
     operations_database.advance(server, stack.secrets, now)
-    _set_warehouse_clock(server, now)
+    owner = role_name("owner")
+    with server.connect(WAREHOUSE, role=owner, password=stack.secrets.password(owner)) as connection:
+        set_warehouse_clock(connection, now)
 
 
-def _set_warehouse_clock(server: PostgresServer, now: datetime) -> None:
-    """Tests of freshness ask the warehouse what time it is; see `current_instant` in dbt/packages/headwater_tests."""
-    with server.connect() as connection:
-        connection.execute(
-            sql.SQL("alter database {} set headwater.now = {}").format(
-                sql.Identifier(WAREHOUSE), sql.Literal(clock.iso(now))
-            )
+def set_warehouse_clock(connection: psycopg.Connection, now: datetime) -> None:
+    """Tests of freshness ask the warehouse what time it is; see `current_instant` in dbt/packages/headwater_tests.
+
+    Args:
+        connection: of the database's owner or of a superuser; holds for all later sessions.
+    """
+    connection.execute(
+        sql.SQL("alter database {} set headwater.now = {}").format(
+            sql.Identifier(WAREHOUSE), sql.Literal(clock.iso(now))
         )
+    )
 
 
 def _flights_api(stack: LocalStack, port: int, key: str) -> Service:

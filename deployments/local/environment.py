@@ -18,9 +18,11 @@ from deployments.local.server import database_url
 
 WAREHOUSE = "headwater"
 WAREHOUSE_ROLES = ("owner", "loader", "transformer", "publisher", "watcher", "reader")
-# Roles that make schemas: raw and ops, the dbt layers, serving. The reader only ever reads.
-WAREHOUSE_CREATORS = ("owner", "loader", "transformer", "publisher")
+# Roles that make schemas: ops and serving, raw, the dbt layers.
+WAREHOUSE_CREATORS = ("owner", "loader", "transformer")
 PREFECT_DATABASE = "prefect"
+CHECK_DATABASE = "headwater_check"
+"""Empty; `headwater backup check` restores into it."""
 
 # Of the user's own Prefect installation: any of these would send our processes to another server or another login.
 _FOREIGN_PREFECT = frozenset(
@@ -49,6 +51,7 @@ def stack_variables(home: Path, *, postgres_port: int, prefect_port: int, secret
         "HEADWATER_HOME": str(home),
         "HEADWATER_DBT_TARGET": str(home / "dbt"),
         "HEADWATER_LANDING_URL": (home / "landing").as_uri(),
+        "HEADWATER_BACKUPS_URL": (home / "backups").as_uri(),
         "HEADWATER_WAREHOUSE_HOST": LOOPBACK,
         "HEADWATER_WAREHOUSE_PORT": str(postgres_port),
         "HEADWATER_WAREHOUSE_DATABASE": WAREHOUSE,

@@ -28,6 +28,8 @@ from deployments.local.state import State, StateFile
 PREFERRED_PORT = 5439
 # Starting includes recovery after a crash: replaying up to `max_wal_size` of log on a slow disk.
 _START_SECONDS = 180
+_LOOKER = "headwater_local"
+"""The role that may ask where the data are, and nothing else."""
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +56,17 @@ class LocalPostgres:
             cluster.require_matching_version()
             if cluster.running() is None:
                 self._start_on_some_port(cluster)
-            return self._verified(cluster, _START_SECONDS)
+            server = self._verified(cluster, _START_SECONDS, SUPERUSER, "postgres")
+            server.ensure_looker(_LOOKER, self._secrets.password(_LOOKER))
+            return server
 
     def server(self, *, patience_seconds: float = _START_SECONDS) -> PostgresServer | None:
-        """The running server, or None if there is none. Connects, to make sure that it is ours."""
+        """The running server, or None if there is none. Connects, to make sure that it is ours; not as the superuser,
+        whom nobody is after `start`."""
         cluster = self._known_cluster()
-        return None if cluster is None or cluster.running() is None else self._verified(cluster, patience_seconds)
+        if cluster is None or cluster.running() is None:
+            return None
+        return self._verified(cluster, patience_seconds, _LOOKER, _LOOKER)
 
     def stop(self) -> bool:
         """Stop the server; True if it was running."""
@@ -107,7 +114,7 @@ class LocalPostgres:
             remedy="Run the same command again.",
         )
 
-    def _verified(self, cluster: Cluster, patience_seconds: float) -> PostgresServer:
+    def _verified(self, cluster: Cluster, patience_seconds: float, role: str, secret: str) -> PostgresServer:
         """Connect to the server of this cluster, waiting while it starts up, and check whom we reached."""
         deadline = time.monotonic() + patience_seconds
         while (running := cluster.running()) is not None:
@@ -121,15 +128,16 @@ class LocalPostgres:
                 started_at=running.started_at,
             )
             try:
-                with server.connect() as connection:
+                with server.connect(role=role, password=self._secrets.password(secret)) as connection:
                     row = connection.execute("show data_directory").fetchone()
             except psycopg.OperationalError as error:
                 if "password authentication failed" in str(error):
                     raise LocalStackError(
                         "PostgreSQL runs, but does not accept the password in secrets.json.",
                         where=f"{server.host}:{server.port}, data in {cluster.data}",
-                        remedy="Restore the secrets.json that belongs to these data. If it is lost and the data may go"
-                        " (the warehouse can be rebuilt from landing), delete the data folder and start again.",
+                        remedy="Bring the stack up again. If that fails too, restore the secrets.json that belongs to"
+                        " these data. If it is lost and the data may go (the warehouse can be rebuilt from landing),"
+                        " delete the data folder and start again.",
                     ) from error
                 if time.monotonic() > deadline:
                     raise LocalStackError(

@@ -67,6 +67,23 @@ class PostgresServer:
                 sql.SQL("alter role {} {} password {}").format(role, sql.SQL(" ").join(options), sql.Literal(secret))
             )
 
+    def ensure_looker(self, name: str, password: str) -> None:
+        """Make a role that may read settings in the database `postgres`; all others who are not let in by name lose
+        what PostgreSQL gives everybody in the databases that it makes itself."""
+        self.ensure_role(name, password)
+        role = sql.Identifier(name)
+        with self.connect() as connection:
+            connection.execute(sql.SQL("grant pg_read_all_settings to {}").format(role))
+            connection.execute("revoke all on database postgres, template1 from public")
+            connection.execute(sql.SQL("grant connect on database postgres to {}").format(role))
+
+    def let_set(self, parameter: str, role: str) -> None:
+        """Let a role set a parameter of our own for a database that it owns."""
+        with self.connect() as connection:
+            connection.execute(
+                sql.SQL("grant set on parameter {} to {}").format(sql.Identifier(parameter), sql.Identifier(role))
+            )
+
     def ensure_database(
         self, name: str, owner: str, *, connect: Iterable[str] = (), create: Iterable[str] = ()
     ) -> None:

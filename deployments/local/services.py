@@ -17,6 +17,19 @@ from deployments.local.server import database_url
 PREFECT_SERVER = "prefect-server"
 PREFECT_WORKER = "prefect-worker"
 WATCHER = "watcher"
+RETENTION = {
+    # What the server forgets, so that its database does not grow for ever: runs with their tasks, logs and artifacts
+    # (without this none, ever), and events.
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(60 * 86_400),
+    "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P7D",
+    # One for each half minute of each run: most of all events, and of no use once the run is over.
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_EVENT_RETENTION_OVERRIDES": '{"prefect.flow-run.heartbeat": 86400}',
+}
+"""Of any server, this one or another: see docs/many-machines.md. The numbers are seconds."""
+PATIENCE = {"PREFECT_CLIENT_RETRY_EXTRA_CODES": "500"}
+"""Of any worker: what a server answers whose database is away. Without it a worker ends, and its runs with it, after a
+minute of that; with it after a quarter of an hour."""
 PREFECT_PORT = 4200
 WORK_POOL = "headwater"
 _WORKER_NAME = "local"
@@ -30,7 +43,7 @@ def prefect_server(variables: Mapping[str, str], *, port: int, postgres_port: in
         name=PREFECT_SERVER,
         command=tuple(command),
         # The server alone knows how to reach its database, and nothing of the warehouse.
-        environment={**variables, "PREFECT_API_DATABASE_CONNECTION_URL": database},
+        environment={**variables, **RETENTION, "PREFECT_API_DATABASE_CONNECTION_URL": database},
         health_url=f"http://{LOOPBACK}:{port}/api/health",
         # The first start also creates some seventy tables.
         deadline_seconds=180.0,
@@ -47,7 +60,7 @@ def prefect_worker(variables: Mapping[str, str], *, temporary: Path) -> Service:
         command=tuple(command),
         # Prefect keeps its runs' storage at a fixed path in the temporary folder: in /tmp, two users of one machine
         # would be in each other's way.
-        environment={**variables, "PREFECT_WORKER_QUERY_SECONDS": "1", "TMPDIR": str(temporary)},
+        environment={**variables, **PATIENCE, "PREFECT_WORKER_QUERY_SECONDS": "1", "TMPDIR": str(temporary)},
         ready=lambda record: _has_reported(api_url, record),
         deadline_seconds=120.0,
     )

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from deployments.local import processes, services
 from deployments.local.environment import (
+    CHECK_DATABASE,
     PREFECT_DATABASE,
     WAREHOUSE,
     WAREHOUSE_CREATORS,
@@ -159,6 +160,9 @@ class LocalStack:
                 connect=map(role_name, WAREHOUSE_ROLES),
                 create=map(role_name, WAREHOUSE_CREATORS),
             )
+            # The demo's clock; it moves when nobody is superuser any more.
+            server.let_set("headwater.now", role_name("owner"))
+            server.ensure_database(CHECK_DATABASE, role_name("owner"), connect=map(role_name, WAREHOUSE_ROLES))
             server.ensure_role(PREFECT_DATABASE, self.secrets.password(PREFECT_DATABASE))
             server.ensure_database(PREFECT_DATABASE, PREFECT_DATABASE)
             # Prefect's migrations take it for granted.

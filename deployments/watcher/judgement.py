@@ -25,10 +25,12 @@ class Limits:
     """How long each thing may last before it is a sign."""
 
     worker_silent: timedelta = timedelta(minutes=2)
+    back: timedelta = timedelta(minutes=3)
+    """How long what a server says of workers and runs is not judged once it is back: nobody could tell it anything."""
     late: timedelta = timedelta(minutes=10)
     waiting_its_turn: timedelta = timedelta(hours=6)
     pending: timedelta = timedelta(minutes=12)
-    """A little longer than the server's own automation takes to end it."""
+    """A little longer than the server's own automation takes to end it, and than a server may be away."""
     running: timedelta = timedelta(hours=6)
     unscheduled_failure: timedelta = timedelta(hours=24)
     """How long a failure counts of what no schedule will run again."""
@@ -58,6 +60,12 @@ def run_signs(
         if found is not None:
             signs.append(found)
     return signs
+
+
+def stuck_runs(state: ServerState, now: datetime, limits: Limits = Limits()) -> list[Run]:
+    """Runs that nobody begins, and that the server has not ended: it was away, or was stopped before it could note
+    that they were taken."""
+    return [run for each in state.deployments for run in each.pending if now - run.since > limits.pending]
 
 
 def server_sign(why: str, since: datetime) -> Sign:

@@ -37,9 +37,9 @@ from connectors.incidents.observe import observe
 from connectors.incidents.signs import Sign
 from connectors.incidents.watching import beat, failed_nodes, write_down
 from deployments.automations import BEAT, RETURNED, STOPPED, WATCHER_RESOURCE, WATCHER_SILENCE
-from deployments.watcher.judgement import Limits, run_signs, server_sign, warehouse_sign, worker_signs
+from deployments.watcher.judgement import Limits, run_signs, server_sign, stuck_runs, warehouse_sign, worker_signs
 from deployments.watcher.memory import Memory
-from deployments.watcher.server import ServerState, read_server
+from deployments.watcher.server import ServerState, give_up, read_server
 
 LOOKS = 2
 """How often in a row something must not answer before it is a trouble: a restart is none."""
@@ -113,6 +113,8 @@ class Watcher:
         self._silence: timedelta | None = None
         """How long the warehouse had not heard of a watcher, when it last answered."""
         self._has_returned = False
+        self._server_back_at: datetime | None = None
+        """Since when the server answers again; None if it always did."""
         self._said = ""
 
     def round(self) -> Round:
@@ -189,8 +191,8 @@ class Watcher:
             trouble = self._memory.look("server", why, found.at)
             if trouble.looks >= LOOKS:
                 found.signs = [server_sign(trouble.why, trouble.since)]
-        else:
-            self._memory.forget("server")
+        elif self._memory.forget("server") is not None:
+            self._server_back_at = found.at
         if warehouse is None:
             return
         if state is None:
@@ -198,12 +200,25 @@ class Watcher:
             if found.signs:
                 observe(warehouse, "prefect server", found.signs, announce=self._announce, run_id=_RUN)
             return
+        observe(warehouse, "prefect server", [], announce=self._announce, run_id=_RUN)
+        if self._server_back_at is not None and found.at - self._server_back_at < self._limits.back:
+            return
         workers = worker_signs(state, found.at, self._limits)
         runs = run_signs(state, found.at, self._limits, _nodes(warehouse, state))
         found.signs = [*workers, *runs]
-        observe(warehouse, "prefect server", [], announce=self._announce, run_id=_RUN)
+        with self._guarded("runs that do not begin", found):
+            self._give_up_stuck_runs(state, found.at)
         observe(warehouse, "workers", workers, announce=self._announce, run_id=_RUN)
         observe(warehouse, "runs", runs, announce=self._announce, run_id=_RUN)
+
+    def _give_up_stuck_runs(self, state: ServerState, now: datetime) -> None:
+        """What the server's own automation does, where it has missed it."""
+        if runs := stuck_runs(state, now, self._limits):
+            with self._server() as client:
+                for run in runs:
+                    give_up(
+                        client, run, "It was pending for too long: its worker never began it. See the worker's log."
+                    )
 
     def _tell(self, sign: Sign, since: datetime, names: Iterable[str]) -> list[str]:
         """Tell channels of something that has begun, past the outbox; returns those that took it."""

@@ -18,7 +18,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.server.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
@@ -113,6 +113,15 @@ def read_server(client: SyncPrefectClient, now: datetime) -> ServerState:
         beats = [worker.last_heartbeat_time for worker in workers if worker.last_heartbeat_time is not None]
         pools.append(Pool(pool.name, bool(pool.is_paused), max(beats, default=None)))
     return ServerState(tuple(deployments), tuple(pools))
+
+
+def give_up(client: SyncPrefectClient, run: Run, why: str) -> None:
+    """Set a run to Crashed, unless it is over by now: it keeps the slot of its deployment no longer.
+
+    Raises:
+        httpx.HTTPError: the server does not answer, or refuses to.
+    """
+    client.set_flow_run_state(run.id, State(type=StateType.CRASHED, name="Crashed", message=why))
 
 
 def _deployment(

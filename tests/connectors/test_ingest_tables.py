@@ -286,6 +286,7 @@ def test_a_first_load_becomes_the_table_itself(
         "  insert into public.files select pg_relation_filenode(objid) from pg_event_trigger_ddl_commands()"
         "  where schema_name = 'loading' and object_type = 'table'; end $$;"
         "create table public.files (node oid); grant all on public.files to public;"
+        "grant usage on schema public to public;"
         "create event trigger note on ddl_command_end when tag in ('CREATE TABLE') execute function note()"
     )
     report = load_table(source, connection, warehouse, destination)

@@ -72,6 +72,27 @@ RULES = (
         ("tests/connectors/test_forget_kill.py::test_whoever_resumes_a_run_that_was_killed_ends_it[some]",),
     ),
     Rule(
+        "a file that is a link out of its folder is not read",
+        "connectors/file_places.py",
+        '                    if self._leads_out(meta["path"]):\n',
+        "                    if False:\n",
+        ("tests/connectors/test_hostile_inputs.py::test_a_file_that_is_a_link_out_of_its_folder_is_not_read",),
+    ),
+    Rule(
+        "a log record holds no secret that the process was given",
+        "connectors/unsaid.py",
+        "            record.msg, record.args = cleared, ()\n",
+        "            pass\n",
+        ("tests/connectors/test_unsaid.py::test_whoever_hands_out_a_secret_has_it_kept_out_of_every_log",),
+    ),
+    Rule(
+        "a password that was not encoded is not taken for a part of the host",
+        "connectors/connections.py",
+        '    if url.get_backend_name() != "sqlite" and "@" in _USER_AND_PASSWORD.sub("", text, count=1):\n',
+        "    if False:\n",
+        ("tests/connectors/test_hostile_inputs.py::test_a_password_that_is_not_encoded_is_whole_or_refused",),
+    ),
+    Rule(
         "dictionaries of Parquet files are made anew without the values of erased rows",
         "connectors/destinations/landed_rows.py",
         'if "dictionary" in str(field.type)',
@@ -214,10 +235,31 @@ RULES = (
     Rule(
         "the manifest is written after the last row",
         "connectors/ingest.py",
-        "                files = take_in(extraction, attempt, writer, self.log)\n",
+        "                files = take_in(extraction, attempt, writer, self.log, self.watch)\n",
         "                writer.finish(columns=(), window=None, cursor_from=None, cursor_to=None)\n"
-        "                files = take_in(extraction, attempt, writer, self.log)\n",
+        "                files = take_in(extraction, attempt, writer, self.log, self.watch)\n",
         ("tests/connectors/test_rebuild.py",),
+    ),
+    Rule(
+        "what was forgotten is known beside the landing before anything is erased",
+        "connectors/forget.py",
+        "            keep_list(owner, destination.landing, source.name, stream.name)\n            reach",
+        "            reach",
+        ("tests/connectors/backups/test_restore.py",),
+    ),
+    Rule(
+        "a restore leaves no hole before what it takes over",
+        "connectors/adopt.py",
+        "        return both != highest_of(self.connection, name, [reached])\n",
+        "        return False\n",
+        ("tests/connectors/backups/test_restore.py",),
+    ),
+    Rule(
+        "readers wait for the end of a restore",
+        "connectors/backups/copying.py",
+        '            connection.execute(f"revoke usage on schema serving from {_READERS}".encode())\n',
+        "            pass\n",
+        ("tests/connectors/backups/test_restore.py",),
     ),
     Rule(
         "the first manifest in a folder stays",
@@ -229,8 +271,14 @@ RULES = (
     Rule(
         "the first manifest in a bucket stays", LANDING, 'body, mode="create")', 'body, mode="overwrite")', (OBJECTS,)
     ),
-    Rule("objects are flushed", LANDING, "            _flush(path)\n            _flush(path.parent)\n", "", (OBJECTS,)),
-    Rule("the folder of an object is flushed", LANDING, "            _flush(path.parent)\n", "", (OBJECTS,)),
+    Rule("objects are flushed", LANDING, "            flush(path)\n            flush(path.parent)\n", "", (OBJECTS,)),
+    Rule(
+        "the folder of an object is flushed",
+        LANDING,
+        "            flush(path)\n            flush(path.parent)\n",
+        "            flush(path)\n",
+        (OBJECTS,),
+    ),
     Rule("a manifest is flushed", LANDING, "            os.fsync(file.fileno())\n", "", (OBJECTS,)),
     Rule(
         "a manifest is flushed whole",
@@ -242,7 +290,7 @@ RULES = (
     Rule(
         "the folders of a manifest are flushed",
         LANDING,
-        "    for folder in path.parents:\n        _flush(folder)\n",
+        "    for folder in path.parents:\n        flush(folder)\n",
         "    for folder in path.parents:\n",
         (OBJECTS,),
     ),

@@ -108,6 +108,8 @@ def create_raw_tables(warehouse: Warehouse) -> None:
             f"create table {schema}.{table} as select made.*, {_OWN} from ({_ROWS[table]}) as made" for table in tables
         ]
         statements.append(f"grant select on all tables in schema {schema} to headwater_transformer")
+        statements += [f"alter table {schema}.{table} owner to headwater_loader" for table in tables]
+        statements.append(f"alter schema {schema} owner to headwater_loader")
     for statement in statements:
         warehouse.execute(statement)
 

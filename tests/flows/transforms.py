@@ -48,12 +48,12 @@ for line in sys.stdin:
         log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        from flows.transform import transform
-        transform()
+        exec(order["code"])
         sys.exit()
     print(pid, flush=True)
     print(os.waitpid(pid, 0)[1], flush=True)
 """
+_TRANSFORM = "from flows.transform import transform; transform()"
 _KEPT_TESTS = {
     # Of the sources and staging: those that find bad data.
     "unique",
@@ -132,11 +132,12 @@ class Nursery:
         self._process.stdin.close()
         self._process.wait(60)
 
-    def begin(self, environment: dict[str, str]) -> int:
-        """Begin one; its process id."""
+    def begin(self, environment: dict[str, str], code: str = _TRANSFORM) -> int:
+        """Begin one, or whatever the code says; its process id."""
         self._log.unlink(missing_ok=True)
         assert self._process.stdin is not None
-        print(json.dumps({"environment": environment, "log": str(self._log)}), file=self._process.stdin, flush=True)
+        order = {"environment": environment, "log": str(self._log), "code": code}
+        print(json.dumps(order), file=self._process.stdin, flush=True)
         self._child = int(self._line())
         return self._child
 

@@ -31,6 +31,7 @@ from connectors.destinations.warehouse.watermark import (
 from connectors.destinations.warehouse.windows import WindowBook, counted
 from connectors.failpoints import reach
 from connectors.model import FileVersion, SourcePosition
+from connectors.stopping import check_stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class CommitRequest:
     files: tuple[FileVersion, ...] = ()
     secret: SecretOf = no_secret
     """What forgotten keys are hashed with beside their salt."""
+    landed_at: datetime | None = None
+    """Of a load that landed for an earlier warehouse, when it did: it counts as loaded then."""
 
 
 def commit(connection: psycopg.Connection, lease: Lease, attempt: AttemptTable, request: CommitRequest) -> LoadReport:
@@ -58,7 +61,8 @@ def commit(connection: psycopg.Connection, lease: Lease, attempt: AttemptTable, 
     with connection.transaction():
         lease.check(connection)
         reach("commit-begun")
-        when = take_turn(connection, request.context.source, request.context.stream.name)
+        check_stop()
+        when = take_turn(connection, request.context.source, request.context.stream.name, request.landed_at)
         report = report_of(connection, request) or _Commit(connection, attempt, request, when).run()
     reach("committed")
     return report

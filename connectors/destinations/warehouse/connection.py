@@ -10,6 +10,7 @@ from sqlalchemy.engine import URL
 
 from connectors.database import address, psycopg_arguments
 from connectors.errors import ConfigurationError, DataError, DestinationUnavailableError, FencedError
+from connectors.stopping import StoppableConnection, cancelled_at_stop, is_stopped, stopped
 
 LOADING = "loading"
 """The schema of the tables that attempts fill."""
@@ -27,6 +28,12 @@ _SETTINGS = {
     "lock_timeout": "90s",
     # Notices a client that vanished while its statement runs, so that its locks go soon.
     "client_connection_check_interval": "5s",
+    # Notices a client whose machine is gone, or cut off, while it has nothing to say: what it held is free after a
+    # minute. The system's own settings would take two hours.
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "60s",
 }
 
 
@@ -46,8 +53,10 @@ def connect(
     """
     settings = {**_SETTINGS, "idle_in_transaction_session_timeout": f"{idle_seconds * 1000:.0f}ms"}
     try:
-        return psycopg.connect(
-            **psycopg_arguments(url, settings), application_name=f"headwater {purpose}", autocommit=autocommit
+        return cancelled_at_stop(
+            StoppableConnection.connect(
+                **psycopg_arguments(url, settings), application_name=f"headwater {purpose}", autocommit=autocommit
+            )
         )
     except psycopg.OperationalError as error:
         text = " ".join(str(error).split())
@@ -87,6 +96,7 @@ def translated_errors() -> Iterator[None]:
     Raises:
         DestinationUnavailableError: the connection broke, a lock was not given in time, or the disk is full.
         FencedError: a successor dropped the attempt's table.
+        StoppedError: this process was told to stop, and its statement cancelled.
         DataError: text that is not UTF-8, which only a source without an encoding of its own can send.
     """
     try:
@@ -97,6 +107,10 @@ def translated_errors() -> Iterator[None]:
             remedy="A database of encoding SQL_ASCII keeps any bytes: mend them there, or read a view that casts the "
             "column to bytea. Nothing was committed.",
         ) from error
+    except psycopg.errors.QueryCanceled as error:
+        if is_stopped():
+            raise stopped() from error
+        raise
     except psycopg.errors.DiskFull as error:
         raise DestinationUnavailableError(
             f"The warehouse's disk is full: {_line(error)}",

@@ -50,7 +50,7 @@ def commit_keys(
     with connection.transaction():
         lease.check(connection)
         reach("commit-begun")
-        when = take_turn(connection, request.context.source, request.context.stream.name)
+        when = take_turn(connection, request.context.source, request.context.stream.name, request.landed_at)
         report = report_of(connection, request)
         if report is None:
             leave_out_forgotten(connection, attempt, request)

@@ -25,8 +25,11 @@ from psycopg.rows import class_row
 from sqlalchemy.engine import URL
 
 from connectors.destinations.warehouse.connection import connect, translated_errors
-from connectors.errors import FencedError, StreamBusyError
+from connectors.destinations.warehouse.shape import check_shape
+from connectors.errors import FencedError, StoppedError, StreamBusyError
 from connectors.model import Window
+from connectors.stopping import begin_work, check_stop, end_work
+from connectors.unsaid import UNSAID
 
 LEASE_SECONDS = 60.0
 """How long a lease outlives the last sign of life of its holder. A holder that was killed is noticed at once, by its
@@ -147,6 +150,7 @@ class Lease:
         scope: what else it is for, in a word, beside all of these.
 
     Raises (on entering):
+        ConfigurationError: the warehouse is older or newer than this code.
         StreamBusyError: another run held it for all of `wait_seconds`.
         DestinationUnavailableError: the warehouse does not answer.
     """
@@ -181,10 +185,12 @@ class Lease:
         with translated_errors():
             self._connection = connect(self._url, f"lease {self._source}.{self._stream}", autocommit=True)
             try:
+                check_shape(self._connection)
                 if self._window is not None:
                     self.scope = scope_of(self._connection, self._window)
                 pause = 0.1
                 while not self._take():
+                    check_stop()
                     if time.monotonic() + pause > deadline:
                         raise self._busy()
                     time.sleep(pause)
@@ -194,6 +200,7 @@ class Lease:
                 raise
         self._thread = threading.Thread(target=self._renew, name=f"lease {self._stream}", daemon=True)
         self._thread.start()
+        self._work = begin_work()
         return self
 
     def __exit__(
@@ -203,6 +210,8 @@ class Lease:
         assert self._thread is not None  # noqa: S101 - set on entering
         self._thread.join()
         try:
+            if kind is not None and not issubclass(kind, Exception):
+                self._note_stopped()
             self._connection.execute(
                 "update ops.streams set lease_until = now(), holder = null"
                 " where source = %s and stream = %s and scope = %s and epoch = %s",
@@ -212,6 +221,18 @@ class Lease:
             pass  # the session goes with the connection, and with it the lease
         finally:
             self._connection.close()
+            end_work(self._work)
+
+    def _note_stopped(self) -> None:
+        """The run ends by a signal: what it was at is told from what was killed."""
+        self._connection.execute(
+            "update ops.loads l set status = case when status = 'landed' then status else 'failed' end,"
+            " error = 'The run was told to stop, and broke off.', error_kind = %s"
+            " where source = %s and stream = %s and status in ('extracting', 'landed')"
+            " and coalesce(window_start || ' ' || window_end, '') = %s and exists (select from ops.streams s"
+            " where s.source = l.source and s.stream = l.stream and s.scope = %s and s.epoch = %s)",
+            [StoppedError.__name__, self._source, self._stream, self.scope, self.scope, self.epoch],
+        )
 
     @property
     def fence(self) -> Fence:
@@ -300,17 +321,18 @@ def scope_of(connection: psycopg.Connection, window: Window) -> str:
     return str(row[0])
 
 
-def take_turn(connection: psycopg.Connection, source: str, stream: str) -> datetime:
+def take_turn(connection: psycopg.Connection, source: str, stream: str, at: datetime | None = None) -> datetime:
     """Inside a transaction: wait until no other commit of the stream is under way, and keep others out until it ends.
 
     Returns:
-        Now, later than any commit of the stream before: by these instants a rebuild repeats them in their order.
+        Now, or the instant that is given; later than any commit of the stream before: by these instants a rebuild
+        repeats them in their order.
     """
     connection.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"headwater.commit {source}.{stream}"])
     row = connection.execute(
-        "select greatest(clock_timestamp(), max(raw_loaded_at) + interval '1 microsecond') from ops.loads"
-        " where source = %s and stream = %s",
-        [source, stream],
+        "select greatest(coalesce(%s::timestamptz, clock_timestamp()), max(raw_loaded_at) + interval '1 microsecond')"
+        " from ops.loads where source = %s and stream = %s",
+        [at, source, stream],
     ).fetchone()
     assert row is not None  # noqa: S101 - an aggregate has one row
     found: datetime = row[0]
@@ -419,7 +441,7 @@ def abandon(connection: psycopg.Connection, load_id: UUID, manifest_key: str, er
     connection.execute(
         "update ops.loads set status = 'failed', manifest_key = %s, error = %s, error_kind = %s"
         " where load_id = %s and status <> 'loaded'",
-        [manifest_key, str(error)[:4000], type(error).__name__, load_id],
+        [manifest_key, UNSAID(str(error))[:4000], type(error).__name__, load_id],
     )
 
 
@@ -428,7 +450,7 @@ def mark_failed(connection: psycopg.Connection, load_id: UUID, error: Exception)
     connection.execute(
         "update ops.loads set status = case when status = 'landed' then status else 'failed' end, error = %s,"
         " error_kind = %s where load_id = %s and status <> 'loaded'",
-        [str(error)[:4000], type(error).__name__, load_id],
+        [UNSAID(str(error))[:4000], type(error).__name__, load_id],
     )
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.engine import URL
 
 from connectors.errors import ConfigurationError
 from connectors.incidents.checks.backfills import check_backfills
+from connectors.incidents.checks.backups import check_backups
 from connectors.incidents.checks.builds import check_builds
 from connectors.incidents.checks.columns import check_columns
 from connectors.incidents.checks.freshness import check_freshness
@@ -38,6 +39,7 @@ CHECKS: Mapping[str, Check] = {
     "builds": check_builds,
     "serving": check_serving,
     "reconciliations": check_reconciliations,
+    "backups": check_backups,
     "watching": check_watching,
 }
 """The checks, by their scope."""

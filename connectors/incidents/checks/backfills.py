@@ -28,7 +28,7 @@ def _failed_windows(connection: psycopg.Connection) -> list[Sign]:
                    coalesce(l.error, 'its run was killed') as error, l.run_id
             from ops.loads l
             where l.status in ('extracting', 'landed', 'failed') and l.kind = 'rows' and l.window_start is not null
-              and (l.attempt > 1 or not {IS_LIVE})
+              and (l.attempt > 1 or not {IS_LIVE}) and l.error_kind is distinct from 'StoppedError'
             union all
             select f.source, f.stream, w.window_start, w.window_end, w.started_at, w.error, f.run_id
             from (

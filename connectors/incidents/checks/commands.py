@@ -6,6 +6,7 @@ import shlex
 from datetime import datetime
 
 TRANSFORM = "prefect deployment run transform/nyc --watch"
+BACKUP = "prefect deployment run backup/nyc --watch"
 
 
 def ingest(source: str, *, full_refresh: bool = False) -> str:

@@ -22,13 +22,16 @@ from connectors.destinations.landing import Landing, LoadPlace, Manifest
 from connectors.errors import ConfigurationError, DestinationUnavailableError, LandingCorruptError
 from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER
 from connectors.model import Chunk, Column, FileVersion, LandingFormat
+from tests.seaweedfs import _seaweedfs, seaweedfs
+
+__all__ = ["_seaweedfs", "seaweedfs"]
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", "s3", "seaweedfs"])
 def landing(request: pytest.FixtureRequest, tmp_path: Path) -> Landing:
     if request.param == "folder":
         return Landing(StoreLocation((tmp_path / "landing").as_uri()))
-    return Landing(request.getfixturevalue("s3"))
+    return Landing(request.getfixturevalue(request.param))
 
 
 @pytest.fixture

@@ -20,6 +20,11 @@ def test_every_kind_has_its_row_with_what_to_do() -> None:
     assert sorted(kind for row in rows for kind in re.findall(r"`([a-z ]+)`", row)) == sorted(Kind)
 
 
+def test_at_night_every_kind_says_whether_it_can_wait_and_what_to_do() -> None:
+    night = PAGE.partition("## At 3 a.m.")[2].partition("\n## ")[0]
+    assert re.findall(r"(?m)^\| `([a-z ]+)` \| (?:Yes|No|If|As|By)[^|]*\| \S[^|]+\|$", night) == list(Kind)
+
+
 def test_every_class_of_error_and_every_scope_is_named() -> None:
     general = {"DataError", "TransientError"}
     assert {kind.__name__ for kind in CAUSES} - general <= set(re.findall(r"`(\w+Error)`", PAGE))

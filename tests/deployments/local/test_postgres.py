@@ -296,3 +296,31 @@ def test_data_that_belong_to_root_are_refused_with_the_way_out(own_postgres: Loc
     with pytest.raises(LocalStackError, match=r"(?s)belongs to root.*chown -R"):
         own_postgres.start()
     os.chown(data, owner.st_uid, owner.st_gid)
+
+
+def test_nobody_is_superuser_but_who_starts_the_server_and_nobody_enters_who_was_not_let_in(
+    running_postgres: LocalPostgres,
+) -> None:
+    server = running_postgres.start()
+    with server.connect() as connection:
+        connection.execute("alter system set log_connections = 'on'")
+        connection.execute("select pg_reload_conf()")
+        connection.execute("select pg_sleep(0.2)")
+    log = running_postgres._log
+    begins = log.stat().st_size
+    try:
+        assert running_postgres.server() is not None
+        said = log.read_bytes()[begins:].decode()
+    finally:
+        with server.connect() as connection:
+            connection.execute("alter system reset log_connections")
+            connection.execute("select pg_reload_conf()")
+    assert "connection authorized: user=headwater_local" in said
+    assert f"user={server.superuser}" not in said
+    server.ensure_role("guest", "guest-password")
+    for database in ("postgres", "template1"):
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            server.connect(database, role="guest", password="guest-password")
+    with server.connect() as connection:
+        roles = connection.execute("select rolname from pg_roles where rolsuper").fetchall()
+    assert roles == [(server.superuser,)]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import State, StateType
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from connectors.alerts.routing import Routing, parse_routing
 from connectors.connections import EnvironmentConnections
+from deployments.watcher.judgement import Limits
 from deployments.watcher.memory import Memory
 from deployments.watcher.rounds import Watcher
 from tests.conftest import Warehouse
@@ -37,12 +43,21 @@ def routing() -> Routing:
     return parse_routing(ROUTING, "the test")
 
 
-def watcher(folder: Path, routing: Routing, hook: Receiver, warehouse: str, server: str = NOWHERE) -> Watcher:
+def watcher(
+    folder: Path,
+    routing: Routing,
+    hook: Receiver,
+    warehouse: str,
+    server: str = NOWHERE,
+    *,
+    limits: Limits | None = None,
+) -> Watcher:
     environment: Mapping[str, str] = {
         "HEADWATER_WAREHOUSE_WATCHER_URL": warehouse,
         "HEADWATER_ALERTS_HOOK_URL": hook.url,
     }
-    return Watcher(EnvironmentConnections(environment), routing, Memory(folder / "watcher.json"), api_url=server)
+    memory = Memory(folder / "watcher.json")
+    return Watcher(EnvironmentConnections(environment), routing, memory, api_url=server, limits=limits)
 
 
 def told(hook: Receiver, of: str) -> list[str]:
@@ -153,6 +168,53 @@ def test_each_round_is_a_sign_of_life(tmp_path: Path, routing: Routing, hook: Re
     )
     assert age < 60
     assert "Prefect server does not answer" in found
+
+
+def test_a_run_that_nobody_begins_is_ended_where_the_server_has_missed_it(
+    tmp_path: Path, routing: Routing, hook: Receiver, warehouse: Warehouse, prefect_server: str
+) -> None:
+    """As when the server was stopped before it could note that a worker had taken it: it would keep its slot."""
+    with get_client(sync_client=True) as client:
+        deployment = client.create_deployment(client.create_flow_from_name("taken"), "taken")
+        run = client.create_flow_run_from_deployment(deployment)
+        client.set_flow_run_state(run.id, State(type=StateType.PENDING))
+        watching = watcher(tmp_path, routing, hook, url(warehouse), prefect_server)
+        watching.round()
+        assert client.read_flow_run(run.id).state_name == "Pending"
+
+        watching = watcher(tmp_path, routing, hook, url(warehouse), prefect_server, limits=Limits(pending=timedelta(0)))
+        watching.round()
+        watching.round()
+        assert client.read_flow_run(run.id).state_name == "Crashed"
+        client.delete_deployment(deployment)
+    assert told(hook, "taken/taken") == ["opened"], "that it does not begin; that it crashed is the same trouble"
+
+
+def test_a_server_that_was_away_is_not_believed_that_nobody_was_there_meanwhile(
+    tmp_path: Path, routing: Routing, hook: Receiver, warehouse: Warehouse, prefect_server: str
+) -> None:
+    """Workers could not report to it, and runs that were due could not begin."""
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="deserted", type="process"))
+        flow = client.create_flow_from_name("waiting")
+        deployment = client.create_deployment(flow, "waiting", work_pool_name="deserted")
+        client.create_flow_run_from_deployment(deployment)
+    try:
+        watching = watcher(tmp_path, routing, hook, url(warehouse))
+        watching.round()
+
+        back = watcher(
+            tmp_path, routing, hook, url(warehouse), prefect_server, limits=Limits(back=timedelta(seconds=3))
+        )
+        assert back.round().signs == []
+        assert told(hook, "No worker is there") == []
+        time.sleep(3)
+        assert "worker silent" in [sign.kind for sign in back.round().signs]
+        assert told(hook, "No worker is there") == ["opened"]
+    finally:
+        with get_client(sync_client=True) as client:
+            client.delete_deployment(deployment)
+            client.delete_work_pool("deserted")
 
 
 def test_a_memory_that_cannot_be_read_is_empty(tmp_path: Path) -> None:

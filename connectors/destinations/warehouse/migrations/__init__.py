@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from alembic import command
@@ -12,18 +13,12 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
+from connectors.destinations.warehouse.roles import ROLES
+from connectors.destinations.warehouse.shape import note_revision
 from connectors.errors import ConfigurationError, DestinationUnavailableError
 
-ROLES = (
-    "headwater_owner",
-    "headwater_loader",
-    "headwater_transformer",
-    "headwater_publisher",
-    "headwater_watcher",
-    "headwater_reader",
-)
-"""The roles that the migrations grant to. They must exist; `docs/roles.md` says what each may do."""
-
+VERSIONS = [Path(__file__).parent / "versions"]
+"""Where the migrations are."""
 _OLDEST_SERVER = 160000
 
 
@@ -31,7 +26,7 @@ def upgrade(owner_url: URL, *, to: str = "head") -> None:
     """Bring a warehouse to the newest shape, as the role `headwater_owner`. Data is kept.
 
     Args:
-        to: the revision to stop at; for tests of what comes after it.
+        to: the revision to stop at: that of a backup which is to be restored.
 
     Raises:
         ConfigurationError: the server is older than PostgreSQL 16, a role is missing, this role may not change the
@@ -39,7 +34,9 @@ def upgrade(owner_url: URL, *, to: str = "head") -> None:
         DestinationUnavailableError: it does not answer.
     """
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent))
+    for option, paths in (("script_location", [Path(__file__).parent]), ("version_locations", VERSIONS)):
+        config.set_main_option(option, os.pathsep.join(map(str, paths)).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
     engine = create_engine(owner_url, connect_args={"connect_timeout": 10, "options": "-c timezone=UTC"})
     try:
         with engine.begin() as connection:
@@ -63,6 +60,8 @@ def upgrade(owner_url: URL, *, to: str = "head") -> None:
                 )
             config.attributes["connection"] = connection
             command.upgrade(config, to)
+            reached = connection.execute(text("select version_num from alembic_version")).scalar_one()
+            connection.execute(text(note_revision(reached)))
     except CommandError as error:
         raise ConfigurationError(
             f"The warehouse's shape is not known to this Headwater: {error}.",
