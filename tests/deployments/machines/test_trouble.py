@@ -101,7 +101,8 @@ def test_a_source_that_is_frozen_behind_green_loads_is_told_of_and_an_old_window
     assert len(place.subjects()) == 1, "neither told again nor over"
     systems.advance(place.stack, to=now)
     place.completed("pipeline/nyc")
-    once_and_over(place, "flights_are_recent")
+    place.completed("transform/nyc")  # whose latest run has failed
+    once_and_over(place, ("flights_are_recent", "transform/nyc failed"))
 
 
 def test_what_happens_while_slack_answers_500_is_told_there_once_when_it_is_back(place: Site) -> None:
