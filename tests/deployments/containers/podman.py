@@ -146,9 +146,7 @@ class Podman:
         archive = self.home / "root.tar"
         self._run(["tar", "--create", "--file", str(archive), "--directory", str(root), "."])
         arguments = [argument for change in changes for argument in ("--change", change)]
-        self._run(
-            ["podman", "import", *arguments, str(archive), f"localhost/{tag if '/' in tag else f'library/{tag}'}"]
-        )
+        self._run(["podman", "import", *arguments, str(archive), _whole_name(tag)])
         archive.unlink()
         shutil.rmtree(root)
 
@@ -204,7 +202,8 @@ class Podman:
 
 
 def _whole_name(tag: str) -> str:
-    return f"localhost/{tag if '/' in tag else f'library/{tag}'}"
+    """Where podman looks for a name without a registry, before it asks any."""
+    return f"localhost/{tag}"
 
 
 def compose_services() -> Mapping[str, Any]:
