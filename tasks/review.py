@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import yaml
 from dbt.artifacts.schemas.results import NodeStatus
 from dbt.artifacts.schemas.run import RunExecutionResult
 from dbt.cli.main import dbtRunner
@@ -66,7 +67,7 @@ class ModelReview:
     @property
     def needs_full_refresh(self) -> bool:
         """Whether rows that were built before the merge will stay as they were, and are not what the change makes."""
-        if self.kind != "incremental" or self.status in ("new", "removed"):
+        if self.kind != "incremental" or self.status != NodeStatus.Success:
             return False
         return self.difference is None or not self.difference.is_same
 
@@ -134,11 +135,15 @@ def review(base: Path, transformer: URL, *, prefix: str, seconds: float = 300.0)
         (state / "manifest.json").write_text(json.dumps(before))
         folders = ["--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT)]
         folders += ["--target-path", str(Path(folder, "target")), "--log-path", folder, "--state", str(state)]
-        modified = _listed("state:modified", folders)
+        modified = _listed(["state:modified"], folders)
         outcomes: tuple[Outcome, ...] = ()
+        variables = _changed_variables(base / "dbt", DBT_PROJECT)
+        if variables:
+            modified |= _readers(json.loads(Path(folder, "target", "manifest.json").read_bytes()), variables)
         if modified:
-            selection = ["--select", "state:modified+", "--defer", "--favor-state"]
-            outcome = dbtRunner().invoke(["build", *selection, *folders])
+            names = [name.split(".")[2] for name in sorted(modified) if name.startswith(("model.", "snapshot."))]
+            selection = ["--select", "state:modified+", *(f"{name}+" for name in names), "--defer", "--favor-state"]
+            outcome = dbtRunner().invoke(["build", "--no-use-colors", *selection, *folders])
             if not isinstance(outcome.result, RunExecutionResult):
                 raise ConfigurationError(
                     f"dbt could not build what has changed: {outcome.exception}",
@@ -241,9 +246,29 @@ def key_of(node: Mapping[str, Any], manifest: Mapping[str, Any]) -> tuple[str, .
     return (first,) if first else ()
 
 
-def _listed(selection: str, folders: list[str]) -> set[str]:
+def _changed_variables(before: Path, after: Path) -> set[str]:
+    """Variables of the project that have another value, are new or gone; `state:modified` looks at none of them."""
+    then, now = ((yaml.safe_load((each / "dbt_project.yml").read_text()).get("vars") or {}) for each in (before, after))
+    return {name for name in {*then, *now} if then.get(name) != now.get(name)}
+
+
+def _readers(manifest: Mapping[str, Any], variables: set[str]) -> set[str]:
+    """The nodes whose code, or a macro of theirs, asks for one of some variables."""
+    asks = re.compile(rf"""\bvar\(\s*["'](?:{"|".join(map(re.escape, sorted(variables)))})["']""")
+    macros = manifest["macros"]
+    asking = {name for name, macro in macros.items() if asks.search(macro["macro_sql"])}
+    while more := {name for name, each in macros.items() if asking.intersection(each["depends_on"]["macros"])} - asking:
+        asking |= more
+    return {
+        name
+        for name, node in manifest["nodes"].items()
+        if asks.search(node.get("raw_code") or "") or asking.intersection(node["depends_on"].get("macros", ()))
+    }
+
+
+def _listed(selection: list[str], folders: list[str]) -> set[str]:
     """The nodes of a selection that can be built."""
-    listing = ["ls", "--quiet", "--select", selection, "--output", "json", "--output-keys", "unique_id"]
+    listing = ["ls", "--log-level", "none", "--select", *selection, "--output", "json", "--output-keys", "unique_id"]
     kinds = [f"--resource-type={kind}" for kind in (*_BUILT, "test", "unit_test")]
     outcome = dbtRunner().invoke([*listing, *kinds, *folders])
     if not outcome.success:

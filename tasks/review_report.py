@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dbt.artifacts.schemas.results import NodeStatus
+
 from connectors.definitions import Need
 from connectors.destinations.warehouse.compare import ColumnDifference
 from tasks.review import ModelReview, Review, StreamNeed
@@ -32,15 +34,15 @@ def report(review: Review, base: str) -> str:
 def _summary(review: Review) -> str:
     if not (review.models or review.streams or review.streams_unknown or review.failed):
         return "Nothing that builds or reads data differs."
-    built = [each for each in review.models if each.status != "removed"]
+    built = [each for each in review.models if each.status in (NodeStatus.Success, "new")]
     compared = [each for each in built if each.difference is not None]
     same = sum(each.difference.is_same for each in compared if each.difference is not None)
-    parts = [f"{len(built)} models built in `{review.prefix}_*`"] if built else []
+    parts = [f"{_count(len(built), 'model')} built in `{review.prefix}_*`"] if built else []
     if compared:
         parts.append(f"{same} of {len(compared)} compared are as they were")
-    if built:
-        parts.append(f"{review.passed} tests passed")
-    parts.append(f"**{len(review.failed)} nodes failed**" if review.failed else "nothing failed")
+    if review.models:
+        parts.append(f"{_count(review.passed, 'test')} passed")
+    parts.append(f"**{_count(len(review.failed), 'node')} failed**" if review.failed else "nothing failed")
     return ", ".join(parts) + "."
 
 
@@ -100,7 +102,7 @@ def _column(column: ColumnDifference, rows: int) -> str:
     parts = [] if column.before == column.after else [f"was {_text(column.before)}, is {_text(column.after)}"]
     if column.changed:
         share = f" ({column.changed / rows:.1%})" if rows else ""
-        parts.append(f"differs in {column.changed:,} rows{share}")
+        parts.append(f"differs in {_count(column.changed, 'row')}{share}")
     return f"{name} {', '.join(parts)}" if parts else ""
 
 
@@ -137,7 +139,7 @@ def _needs(review: Review) -> Iterator[str]:
         if each.status == "removed"
     ]
     if review.models or lines:
-        lines = lines or ["- Nothing: the next transform builds it."]
+        lines = lines or ["- That nothing fails." if review.failed else "- Nothing: the next transform builds it."]
         yield "\n".join(["### What merging it needs", "", *lines])
 
 
@@ -164,6 +166,10 @@ def _stream_need(need: StreamNeed) -> str:
     return (
         f"- {name} ({differs}): what raw has was read as it was defined before. Read it again: `{command}` ({amount})."
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _code(text: str) -> str:

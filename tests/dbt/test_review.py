@@ -87,13 +87,22 @@ def test_what_a_change_does_to_rows_columns_and_tests_is_told_with_what_merging_
 
     text = report(found, "main")
     assert f"| `dim_planes` | table, modified | {had:,} | {had - 1:,} | 0 | 1 | 0 |" in text
-    assert "`distance_miles` differs in 1 rows" in text
-    assert "**1 nodes failed**" in text
+    assert "`distance_miles` differs in 1 row (" in text
+    assert "**1 node failed**" in text
     assert "-p full_refresh=true -p 'select=fct_flights+'" in text
     assert "N101" not in text.replace("fct_flights", ""), "no value of a row"
     assert schemas(dbt)
     assert len(drop(dbt.warehouse.url("transformer"), "pr_3")) > 1
     assert schemas(dbt) == []
+
+
+def test_a_variable_that_differs_builds_what_asks_for_it(
+    dbt: Dbt, changed: Path, reviewed: Callable[[], Review]
+) -> None:
+    edit(changed / "dbt_project.yml", "weather_impact_minimum_flights: 100", "weather_impact_minimum_flights: 2")
+    found = reviewed()
+    assert {model.name for model in found.models} == {"fct_weather_impact"}
+    assert found.models[0].is_modified
 
 
 def test_a_change_of_words_changes_no_data_and_needs_nothing(
