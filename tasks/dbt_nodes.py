@@ -10,14 +10,16 @@ as well, and reads all of Prefect's settings anew for each: 30 s of CPU for the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from queue import SimpleQueue
+from types import FrameType
 from typing import Any
 
-from dbt.adapters.factory import FACTORY
 from dbt.artifacts.schemas.results import NodeStatus
 from prefect import allow_failure, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -69,15 +71,17 @@ class NodeRunner(PrefectDbtRunner):  # type: ignore[misc]  # prefect-dbt ships n
         self._task_runs: NodeTaskRuns | None = None
 
     def invoke(self, args: list[str], **kwargs: Any) -> Any:
-        """See `PrefectDbtRunner.invoke`; returns when the task runs have ended too. One invocation at a time."""
+        """See `PrefectDbtRunner.invoke`; returns when the task runs have ended too. One invocation at a time.
+
+        Raises:
+            TerminationSignal: this process was told to stop; no statement of dbt's is left.
+        """
         self._task_runs = NodeTaskRuns(self._read_parents)
-        try:
-            return super().invoke(args, **kwargs)
-        except TerminationSignal:
-            end_statements()
-            raise
-        finally:
-            self._task_runs.end()
+        with interrupted_when_told_to_stop():
+            try:
+                return super().invoke(args, **kwargs)
+            finally:
+                self._task_runs.end()
 
     def _create_unified_callback(self, *_: Any, **__: Any) -> Callable[[Any], None]:
         """What the runner has dbt call: where it decides what becomes a task run. Not public; tests watch over it."""
@@ -85,13 +89,37 @@ class NodeRunner(PrefectDbtRunner):  # type: ignore[misc]  # prefect-dbt ships n
         return self._task_runs
 
 
-def end_statements() -> None:
-    """End the statements that dbt has under way. It does so itself only when it is interrupted, not when its thread is
-    told to stop; until then they would hold their locks."""
-    adapters: list[Any] = list(FACTORY.adapters.values())
-    for adapter in adapters:
-        with suppress(Exception), adapter.connection_named("stop"):  # whatever it is: they end with the process
-            list(adapter.cancel_open_connections())
+@contextmanager
+def interrupted_when_told_to_stop() -> Iterator[None]:
+    """SIGTERM comes as Ctrl-C does: dbt ends its statements at the server then, before it closes their connections.
+    Otherwise it would first wait for those that wait for a lock. A second signal is handled as if this were not here.
+
+    Raises:
+        TerminationSignal: when dbt has returned, however, if a signal came.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no signal is heard there
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    is_told = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal is_told
+        if is_told and callable(before):
+            before(number, frame)
+        is_told = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except BaseException as error:
+        if not is_told or isinstance(error, TerminationSignal):
+            raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if is_told:
+        raise TerminationSignal(signal.SIGTERM)
 
 
 class NodeTaskRuns:
