@@ -35,6 +35,7 @@ def seaweedfs_server(folder: Path) -> Iterator[str]:
     command: list[str] = yaml.safe_load(COMPOSE.read_text())["services"]["s3"]["command"]
     assert "-dir=/data" in command
     names = [f"{service}.port{kind}" for service in ("s3", "filer", "volume", "master") for kind in ("", ".grpc")]
+    names += ["s3.port.iceberg", "s3.port.lance"]  # of no use here, and the same for every server if they are not named
     ports = dict(zip(names, _free_ports(len(names)), strict=True))
     arguments = [
         argument.replace("-dir=/data", f"-dir={folder}").replace("-s3.ip.bind=0.0.0.0", "-s3.ip.bind=127.0.0.1")

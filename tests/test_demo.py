@@ -496,13 +496,15 @@ for name, parameters, _ in {BAD_PARAMETERS!r}:
 def test_the_single_commands_of_the_readme_work_again_and_again(demo: Demo, shown: str) -> None:
     commands = sorted(set(re.findall(r"`(headwater [a-z]+)`", (PROJECT_ROOT / "README.md").read_text())))
     *commands, watch = commands
-    assert commands == ["headwater deploy", "headwater migrate", "headwater register", "headwater sources"]
+    deploy, doctor, *others = commands
+    assert (deploy, doctor) == ("headwater deploy", "headwater doctor")
+    assert others == ["headwater migrate", "headwater register", "headwater sources"]
     assert watch == "headwater watch", "which the stack runs"
     before = demo.prefect("deployments/filter", {})
     demo.run("set -e; . .headwater/env\n" + "\n".join(commands))
     after = demo.prefect("deployments/filter", {})
     assert {each["id"] for each in after} == {each["id"] for each in before}
-    assert len(after) == 12
+    assert len(after) == 13
 
 
 def test_dbt_runs_by_hand_beside_the_real_schemas(demo: Demo, shown: str) -> None:
