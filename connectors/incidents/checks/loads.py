@@ -47,7 +47,7 @@ CAUSES: dict[type[errors.HeadwaterError], str] = {
     "file, another format.",
     errors.LandingCorruptError: "Objects of the landing were deleted, cut or altered.",
     errors.DataError: "The source sent what cannot be accepted as it is.",
-    errors.StoppedError: "The run was told to stop: it was cancelled, or its worker was ended. The next run does the work.",
+    errors.StoppedError: "The run was cancelled, or its worker was ended. The next run does the work.",
     errors.FencedError: "The run was stopped for so long that another one took its place.",
 }
 """The likely cause by the class of the error; of a class that is not here, that of the one it belongs to."""
