@@ -41,21 +41,21 @@ def test_dbt_never_becomes_a_python_package() -> None:
 
 
 @pytest.mark.parametrize(
-    "file",
+    ("file", "least"),
     [
-        "requirements.lock",
-        "deployments/bi/requirements.lock",
-        "deployments/containers/requirements.lock",
-        "deployments/spark/requirements.lock",
-        ".ci/audit.lock",
+        ("requirements.lock", 100),
+        ("deployments/bi/requirements.lock", 100),
+        ("deployments/containers/requirements.lock", 100),
+        ("deployments/spark/requirements.lock", 50),
+        (".ci/audit.lock", 40),
     ],
 )
-def test_a_lock_holds_hashes_and_no_address(file: str) -> None:
+def test_a_lock_holds_hashes_and_no_address(file: str, least: int) -> None:
     lock = (ROOT / file).read_text()
     assert "://" not in lock
     assert "--index" not in lock
     packages = re.split(r"\n(?=[a-z])", lock)[1:]
-    assert len(packages) > 40
+    assert len(packages) > least
     assert all("--hash=sha256:" in package for package in packages)
 
 
