@@ -66,7 +66,14 @@ def message_about(connection: psycopg.Connection, incident_id: int, kind: Kind, 
     """
     found = connection.execute(
         """
-        select severity, title, cause, next_command, owner, opened_at, closed_at, closed_why, times_seen,
+        select severity, case when %s then coalesce(
+                (
+                    select detail from ops.incident_events as event
+                    where event.incident_id = incident.incident_id and event.event in ('opened', 'reopened')
+                    order by id desc limit 1
+                ),
+                title
+            ) else title end, cause, next_command, owner, opened_at, closed_at, closed_why, times_seen,
             affected_marts, affected_dashboards, clock_timestamp(),
             (
                 select run_id from ops.incident_events as event
@@ -74,7 +81,8 @@ def message_about(connection: psycopg.Connection, incident_id: int, kind: Kind, 
             )
         from ops.incidents as incident where incident_id = %s
         """,
-        [incident_id],
+        # That it is over is told by the name under which it was told to have begun: its signs may have gone since.
+        [kind is Kind.CLOSED, incident_id],
     ).fetchone()
     if found is None:
         raise ConfigurationError(

@@ -119,4 +119,4 @@ def test_what_happens_while_slack_answers_500_is_told_there_once_when_it_is_back
     wait(lambda: len(place.slack.taken) > count, "Slack hears of it", 6 * MINUTE)
     place.prefect(f"variables/{variable['id']}", {"value": variable["value"]}, method="PATCH")
     place.completed("ingest/flights-api")
-    once_and_over(place, ("flights_api", "ingest/flights-api"))
+    once_and_over(place, "flights_api")
