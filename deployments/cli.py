@@ -274,7 +274,7 @@ def _deploy(stack: LocalStack) -> None:
 
 
 def _run_pipeline() -> None:
-    from deployments.watch import run_deployment
+    from deployments.follow import run_deployment
 
     with step("Pipeline"):
         run_deployment("pipeline/nyc", lambda line: console.print(f"  {line}", style="dim"))

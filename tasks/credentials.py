@@ -10,6 +10,7 @@ What a run has asked for once it need not ask again: its loads go on while the s
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import wraps
@@ -77,21 +78,26 @@ nothing else fails without."""
 
 
 Ask = TypeVar("Ask", bound=Callable[..., Any])
+_MOST_RUNS = 32
+"""Whose connections a process remembers: more than run in one at the same time, a pipeline and its flows among them."""
 
 
 def _once_a_run(ask: Ask) -> Ask:
     """Ask the server for a connection once in each flow run; outside of runs each time."""
-    kept: dict[tuple[UUID, Requirement], Any] = {}
+    kept: OrderedDict[UUID, dict[Requirement, Any]] = OrderedDict()
 
     @wraps(ask)
     def answer(connections: PrefectConnections, requirement: Requirement) -> Any:
         context = FlowRunContext.get()
         if context is None or context.flow_run is None:
             return ask(connections, requirement)
-        key = (context.flow_run.id, requirement)
-        if key not in kept:
-            kept[key] = ask(connections, requirement)
-        return kept[key]
+        of_run = kept.setdefault(context.flow_run.id, {})
+        kept.move_to_end(context.flow_run.id)
+        if requirement not in of_run:
+            of_run[requirement] = ask(connections, requirement)
+        while len(kept) > _MOST_RUNS:  # a process that serves deployments has one run after the other
+            kept.popitem(last=False)
+        return of_run[requirement]
 
     return cast(Ask, answer)
 

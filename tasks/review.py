@@ -28,8 +28,8 @@ from psycopg import sql
 from sqlalchemy.engine import URL
 
 from connectors.definitions import Need, StreamChange, changes, described
-from connectors.destinations.warehouse.compare import Relation, TableDifference, compare
 from connectors.destinations.warehouse.connection import connect, translated_errors
+from connectors.destinations.warehouse.table_comparison import Relation, TableDifference, compare
 from connectors.destinations.warehouse.windows import unbuilt_windows
 from connectors.errors import ConfigurationError, HeadwaterError
 from connectors.registry import SOURCES

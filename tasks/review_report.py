@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dbt.artifacts.schemas.results import NodeStatus
 
 from connectors.definitions import Need
-from connectors.destinations.warehouse.compare import ColumnDifference
+from connectors.destinations.warehouse.table_comparison import ColumnDifference
 from tasks.review import ModelReview, Review, StreamNeed
 
 _SHOWN = 20

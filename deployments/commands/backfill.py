@@ -66,7 +66,7 @@ def backfill_run(
     deployment: Annotated[str, typer.Option(help="The deployment that is run.")] = "backfill/nyc",
 ) -> None:
     """Run a backfill on the work pool, and follow it."""
-    from deployments.watch import run_deployment
+    from deployments.follow import run_deployment
 
     source_name, _, stream_name = stream.partition(".")
     stream_of(source_named(source_name), stream_name)

@@ -141,7 +141,7 @@ def _build(*, build: bool, deployment: str) -> None:
             "`headwater forget --resume`."
         )
         return
-    from deployments.watch import run_deployment
+    from deployments.follow import run_deployment
 
     with step("Build"):
         run_deployment(deployment, lambda line: console.print(f"  {line}", style="dim"))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connectors.destinations.warehouse.compare import Relation, TableDifference, compare
+from connectors.destinations.warehouse.table_comparison import Relation, TableDifference, compare
 from connectors.errors import ConfigurationError, DataError
 from tests.conftest import Server, Warehouse, create_warehouse
 
