@@ -86,6 +86,11 @@ def test_every_source_with_deletes_has_a_deployment_that_looks_for_them() -> Non
     }
 
 
+def test_every_deployment_carries_the_tag_by_which_those_that_have_gone_are_deleted() -> None:
+    name = yaml.safe_load((ROOT / "prefect.yaml").read_text())["name"]
+    assert [each["entrypoint"] for each in deployments() if name not in each["tags"]] == []
+
+
 def test_no_parameter_of_a_deployment_holds_a_secret() -> None:
     names = {name for each in deployments() for name in each.get("parameters", {})}
     assert names <= {"source"}
