@@ -47,7 +47,7 @@ class NewSource:
     """A source that is to be.
 
     Raises:
-        ConfigurationError: its name or its stream's cannot be used.
+        ConfigurationError: its name or its stream's cannot name one.
     """
 
     name: str
@@ -66,15 +66,6 @@ class NewSource:
             raise ConfigurationError(
                 f"`{self.name}` cannot name a new source: it means something in Python.",
                 remedy=f"Say more, such as `{self.name}_api` or `{self.name}_db`.",
-            )
-        if self.name in SOURCES:
-            raise ConfigurationError(f"There is a source `{self.name}` already.", remedy="Choose another name.")
-        taken = {WAREHOUSE_OWNER, WAREHOUSE_LOADER, LANDING}.union(*(each.requirements for each in SOURCES.values()))
-        variables = {requirement.environment_variable for requirement in self.requirements}
-        if both := sorted(variables & {requirement.environment_variable for requirement in taken}):
-            raise ConfigurationError(
-                f"`{self.name}` would be told where it is by {', '.join(both)}, which has another meaning already.",
-                remedy="Choose another name.",
             )
 
     @property
@@ -106,13 +97,32 @@ class Scaffold:
     changed: tuple[str, ...]
 
 
+def refuse_taken(new: NewSource) -> None:
+    """Refuse a name that another source has, or that would read another's variables.
+
+    Raises:
+        ConfigurationError: it is taken.
+    """
+    if new.name in SOURCES:
+        raise ConfigurationError(f"There is a source `{new.name}` already.", remedy="Choose another name.")
+    taken = {WAREHOUSE_OWNER, WAREHOUSE_LOADER, LANDING}.union(*(each.requirements for each in SOURCES.values()))
+    variables = {requirement.environment_variable for requirement in new.requirements}
+    if both := sorted(variables & {requirement.environment_variable for requirement in taken}):
+        raise ConfigurationError(
+            f"`{new.name}` would be told where it is by {', '.join(both)}, which has another meaning already.",
+            remedy="Choose another name.",
+        )
+
+
 def scaffold(root: Path, new: NewSource) -> Scaffold:
     """Write a new source into the repository at `root`.
 
     Raises:
-        ConfigurationError: a file is there already, or a list cannot be added to. Nothing was written.
+        ConfigurationError: its name is taken, a file is there already, or a list cannot be added to. Nothing was
+            written.
         OSError: a file could not be written. What had been was taken back.
     """
+    refuse_taken(new)
     created = {root / path: filled(template, new) for path, template in _files(new).items()}
     if existing := [str(path.relative_to(root)) for path in created if path.exists()]:
         raise ConfigurationError(

@@ -17,13 +17,14 @@ import yaml
 
 from connectors.errors import ConfigurationError
 from deployments.local.layout import PROJECT_ROOT
-from deployments.scaffold import Kind, NewSource, scaffold
+from deployments.scaffold import Kind, NewSource, refuse_taken, scaffold
 from tests.conftest import ROLE_PASSWORD, Server, Warehouse
 from tests.sources.conduct_checks import CONDUCT_CHECKS
 from tests.sources.row_checks import ROW_CHECKS
 
 PROGRAMS = Path(sys.executable).parent
-NEW = {"tickets_api": "rest", "crm_db": "postgres", "shop_db": "sql", "drop_files": "files"}
+# Names that no team gives its own sources: these tests hold in its repository too.
+NEW = {"invented_api": "rest", "invented_db": "postgres", "invented_shop_db": "sql", "invented_files": "files"}
 LISTS = ("connectors/registry.py", "docs/timetable.md", "prefect.yaml")
 LOAD = """
 import sys
@@ -105,15 +106,26 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
 def test_it_says_what_it_wrote_and_what_to_set(tmp_path: Path) -> None:
     copy = Copy(tmp_path)
     before = copy.files()
-    said = copy.text("headwater", "new-source", "tickets_api", "--kind", "rest")
+    said = copy.text("headwater", "new-source", "invented_api", "--kind", "rest")
     after = copy.files()
     for path in after.keys() - before.keys():
         assert f"wrote    {path}\n" in said
     assert {path for path in before if after[path] != before[path]} == set(LISTS)
     assert all(f"changed  {path}\n" in said for path in LISTS)
-    assert "HEADWATER_TICKETS_API_URL (setting)" in said
-    assert "HEADWATER_TICKETS_API_KEY (secret)" in said
-    assert "HEADWATER_TICKETS_API_KEY (secret)" in copy.text("headwater", "sources")
+    assert "HEADWATER_INVENTED_API_URL (setting)" in said
+    assert "HEADWATER_INVENTED_API_KEY (secret)" in said
+    assert "HEADWATER_INVENTED_API_KEY (secret)" in copy.text("headwater", "sources")
+
+
+def test_the_words_of_the_readme_can_be_typed_as_they_stand(tmp_path: Path) -> None:
+    readme = (PROJECT_ROOT / "README.md").read_text()
+    found = re.search(r"`\.venv/bin/(headwater new-source \w+ [^`]*)`.*?`\.venv/bin/(pytest [^`]*)`", readme, re.DOTALL)
+    assert found is not None
+    new_source, tests = (words.split() for words in found.groups())
+    copy = Copy(tmp_path)
+    if not (copy.root / f"connectors/sources/{new_source[2]}.py").exists():
+        copy.text(*new_source)
+    assert f"/test_{new_source[2]}.py" in copy.text(*tests, "--collect-only", "-q")
 
 
 def test_what_it_writes_passes_the_linters(copy: Copy) -> None:
@@ -167,13 +179,13 @@ def test_what_it_writes_is_built_by_dbt(copy: Copy, warehouse: Warehouse, tmp_pa
 
 
 def test_a_source_without_a_stand_in_fails_one_test_that_says_what_to_write(copy: Copy, postgres: Server) -> None:
-    with without(copy.root / "tests/sources/stand_ins/crm_db.py"):
+    with without(copy.root / "tests/sources/stand_ins/invented_db.py"):
         outcome = copy.run(
-            *("pytest", "-q", "-n", "0", "tests/sources/test_conformance.py", "-k", "crm_db"),
+            *("pytest", "-q", "-n", "0", "tests/sources/test_conformance.py", "-k", "invented_db"),
             HEADWATER_TEST_POSTGRES=postgres.url.render_as_string(hide_password=False),
         )
     assert outcome.stdout.count("FAILED") == 1
-    assert "Write tests/sources/stand_ins/crm_db.py with" in outcome.stdout
+    assert "Write tests/sources/stand_ins/invented_db.py with" in outcome.stdout
 
 
 @contextmanager
@@ -201,7 +213,7 @@ def without(file: Path) -> Iterator[None]:
 )
 def test_a_name_that_cannot_be_is_refused_in_one_sentence(name: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=re.escape(message)):
-        NewSource(name, Kind.FILES)
+        refuse_taken(NewSource(name, Kind.FILES))
 
 
 def test_a_stream_that_cannot_be_is_refused_too() -> None:
@@ -211,10 +223,10 @@ def test_a_stream_that_cannot_be_is_refused_too() -> None:
 
 def test_nothing_is_overwritten(copy: Copy) -> None:
     before = copy.files()
-    outcome = copy.run("headwater", "new-source", "tickets_api", "--kind", "files")
+    outcome = copy.run("headwater", "new-source", "invented_api", "--kind", "files")
     assert (outcome.returncode, outcome.stderr) == (
         1,
-        "error: There is a source `tickets_api` already. Choose another name.\n",
+        "error: There is a source `invented_api` already. Choose another name.\n",
     )
     assert copy.files() == before
 
@@ -254,9 +266,9 @@ def file_in_the_way(path: str, message: str) -> Callable[[Path], str]:
         unreadable_list("docs/timetable.md", "| `ingest/", "| `load/"),
         unreadable_list("prefect.yaml", "flows.ingest.ingest", "flows.load.load"),
         unreadable_list("prefect.yaml", "&one_at_a_time", "&one"),
-        file_in_the_way("tests/sources/stand_ins/tickets_api.py", "tests/sources/stand_ins/tickets_api.py already"),
+        file_in_the_way("tests/sources/stand_ins/invented_api.py", "tests/sources/stand_ins/invented_api.py already"),
         # Found out only when the others have been written.
-        file_in_the_way("dbt/models/staging/tickets_api", "dbt/models/staging/tickets_api"),
+        file_in_the_way("dbt/models/staging/invented_api", "dbt/models/staging/invented_api"),
     ],
     ids=["registry", "timetable", "prefect", "anchors", "file", "folder"],
 )
@@ -265,7 +277,7 @@ def test_if_one_part_cannot_be_written_none_is(tmp_path: Path, spoil: Callable[[
     message = spoil(copy.root)
     before, folders = copy.files(), copy.folders()
     with pytest.raises((ConfigurationError, OSError), match=message):
-        scaffold(copy.root, NewSource("tickets_api", Kind.REST))
+        scaffold(copy.root, NewSource("invented_api", Kind.REST))
     assert copy.files() == before
     assert copy.folders() == folders
 
