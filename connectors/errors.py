@@ -83,9 +83,14 @@ class ConfigurationError(HeadwaterError):
 class UnknownNameError(ConfigurationError):
     """A source, stream or connection that nothing is registered under."""
 
-    def __init__(self, kind: str, name: str, known: list[str], *, remedy: str | None = None) -> None:
+    def __init__(
+        self, kind: str, name: str, known: list[str], *, among: str | None = None, remedy: str | None = None
+    ) -> None:
         valid = ", ".join(f"`{item}`" for item in sorted(known)) or "none"
-        super().__init__(f"There is no {kind} `{name}`.", remedy=remedy or f"Use one of those registered: {valid}.")
+        place = f" in {among}" if among else ""
+        super().__init__(
+            f"There is no {kind} `{name}`{place}.", remedy=remedy or f"Use one of those registered: {valid}."
+        )
 
 
 class NotFoundError(ConfigurationError):

@@ -45,6 +45,8 @@ class Subject:
 def subject_of(source: Source, stream: Stream, texts: Iterable[str], connections: Connections) -> Subject:
     """The rows that keys name which a person wrote: `id=17`, or `order_id=7,line=2`, or `17` where one field is enough.
 
+    A value that itself looks like `name=…` has to be written with its field, `id=name=…`.
+
     The value of a field that is hashed before it lands is given in clear: both forms are looked for, as loads from
     before it became private have it as it was.
 
@@ -86,10 +88,11 @@ def _key(stream: Stream, text: str) -> Key:
     given: dict[str, str] = {}
     for part in parts:
         name, equals, value = part.partition("=")
-        if (not equals or folded(name) not in fields) and len(fields) == 1 and len(parts) == 1:
+        if not equals or folded(name) not in fields:
+            # A value alone is enough where there is one field; one with the name of another field is a mistake.
+            if len(fields) > 1 or (equals and name.strip().isidentifier()):
+                raise _no_key(stream)
             name, value = stream.primary_key[0], text
-        elif not equals or folded(name) not in fields:
-            raise _no_key(stream)
         given[fields[folded(name)]] = value.strip()
     if given.keys() != set(stream.primary_key):
         raise _no_key(stream)

@@ -573,7 +573,7 @@ def stream_of(source: Source, name: str) -> Stream:
     for stream in source.streams:
         if stream.name == name:
             return stream
-    raise UnknownNameError(f"stream in source `{source.name}`", name, [stream.name for stream in source.streams])
+    raise UnknownNameError("stream", name, [stream.name for stream in source.streams], among=f"source `{source.name}`")
 
 
 def check_window(stream: Stream, window: Window | None) -> None:

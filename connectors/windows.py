@@ -81,7 +81,8 @@ def windows_of(
     Only windows that are over are looked at.
 
     Raises:
-        WindowError: the stream has no windows, or its event time holds no instants.
+        WindowError: the stream has no windows, its event time holds no instants, or the end does not come after the
+            start.
         HeadwaterError: see `connectors.ingest.ingest`.
     """
     try:
@@ -208,6 +209,8 @@ class _Survey:
 
     def statuses(self, start: datetime | None, end: datetime | None) -> list[WindowStatus]:
         windows = self._stream.windows
+        if start is not None and end is not None:
+            Window(start, end)  # or it says why that is none
         start = start or self.begin
         over = windows.end_by(self._now)
         end = over if end is None else min(end, over)

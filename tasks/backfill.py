@@ -152,7 +152,8 @@ def show_plan(plan: BackfillPlan) -> None:
 def plan_lines(plan: BackfillPlan) -> list[str]:
     """A plan as people read it."""
     if plan.window is None:
-        return [f"{plan.source}.{plan.stream} has no windows yet: give a start, or its windows a `first`."]
+        none = f"{plan.source}.{plan.stream} has no window there that is over, or nobody knows where its windows begin"
+        return [f"{none}: then give a start, or its windows a `first`."]
     states = ", ".join(f"{count:,} {state}" for state, count in sorted(plan.counts.items()))
     lines = [f"{plan.source}.{plan.stream}, {plan.window}: {states}."]
     if plan.not_landed:

@@ -432,7 +432,7 @@ def test_marts_built_step_by_step_equal_a_fresh_build(demo: Demo, shown: str) ->
 
 BAD_PARAMETERS = [
     ("ingest", {"source": "trains_api"}, "no source `trains_api`. Use one of those registered"),
-    ("ingest", {"source": "flights_api", "streams": ["trains"]}, "no stream in source `flights_api` `trains`"),
+    ("ingest", {"source": "flights_api", "streams": ["trains"]}, "no stream `trains` in source `flights_api`"),
     ("ingest", {"source": "flights_api", "start": "last week", "end": "2013-07-02"}, "`last week`, is not a date"),
     ("ingest", {"source": "flights_api", "start": "2013-07-02", "end": "2013-07-01"}, "The end is exclusive"),
     ("ingest", {"source": "flights_api", "start": "2013-07-02"}, "only start was given"),

@@ -33,7 +33,7 @@ def destinations() -> str:
     """Where alerts go, in a line."""
     channels = read_routing().channels
     if not channels:
-        return f"no channel is configured, so nobody hears of trouble; {routing_file()} says how."
+        return f"No channel is configured, so nobody hears of trouble; {routing_file()} says how."
     return ", ".join(f"{name} ({type(each).__struct_config__.tag})" for name, each in channels.items())
 
 

@@ -48,7 +48,7 @@ def reconcile_command(
         run="headwater reconcile",
     )
     if found is None:
-        console.print(f"{stream} has nothing to compare yet.")
+        console.print(f"{stream} has nothing to compare there yet.")
         return
     if found.findings.differences:
         table = Table("window", "key", "what", "columns", "certain", "healed", box=None, pad_edge=False)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from connectors.errors import ConfigurationError
 from connectors.model import Source, Stream, stream_of
 from connectors.registry import source_named
 
@@ -33,4 +34,7 @@ def stream_named(name: str) -> tuple[Source, Stream]:
     """
     source_name, _, stream_name = name.partition(".")
     source = source_named(source_name)
+    if not stream_name:
+        known = " or ".join(f"`{source_name}.{stream.name}`" for stream in source.streams)
+        raise ConfigurationError(f"`{name}` is a source, and no stream of one.", remedy=f"Write {known}.")
     return source, stream_of(source, stream_name)

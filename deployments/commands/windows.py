@@ -41,6 +41,9 @@ def windows_command(
             table.add_row(
                 str(each.window), each.state, rows, f"{each.in_raw:,}", str(each.attempts), at, Text(each.why)
             )
+    if not found:
+        console.print("There is no window that is over." if start or end else "No windows yet.")
+        return
     console.print(table)
     states = Counter(each.state for each in found)
-    console.print(", ".join(f"{count:,} {name}" for name, count in sorted(states.items())) or "No windows yet.")
+    console.print(", ".join(f"{count:,} {name}" for name, count in sorted(states.items())))

@@ -155,6 +155,8 @@ def test_an_empty_warehouse_is_filled_by_windows_as_by_one_full_load(
     again = scene.plan(Mode.ALL)
     assert (again.rows, again.requests) == (DAYS * PER_DAY, 2), "one for each page of a thousand"
     assert not scene.plan().chosen
+    with pytest.raises(WindowError, match="The end is exclusive"):
+        windows_of(scene.source, scene.source.streams[0], scene.destination, start=FIRST, end=FIRST)
     with pytest.raises(ConfigurationError, match="no windows"):
         begin(scene.plan(), scene.destination.warehouse)
 

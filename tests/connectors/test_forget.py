@@ -470,6 +470,15 @@ def test_what_is_no_key_is_refused_and_not_repeated(text: str) -> None:
     assert text not in str(caught.value)
 
 
+def test_a_value_alone_is_a_key_and_one_of_another_field_is_none() -> None:
+    source = erp(name="t", primary_key=("tailnum",))
+    right = {"N1": "N1", "tailnum=N1": "N1", "tail-num = N1": "N1", "tailnum=a=b": "a=b", "1+1=2": "1+1=2"}
+    for text, value in right.items():
+        assert subject_of(source, source.streams[0], [text], EnvironmentConnections({})).keys == ((value,),)
+    with pytest.raises(ConfigurationError, match="none of this stream.*Write it as `tailnum=…`"):
+        subject_of(source, source.streams[0], ["id=N1"], EnvironmentConnections({}))
+
+
 def test_a_stream_without_a_key_is_refused() -> None:
     source = erp(name="t", write=WriteDisposition.APPEND)
     with pytest.raises(ConfigurationError, match="no primary_key"):

@@ -82,5 +82,5 @@ def test_a_name_that_cannot_be_a_table_is_refused(name: str) -> None:
 def test_an_unknown_source_or_stream_is_answered_with_those_there_are() -> None:
     with pytest.raises(UnknownNameError, match="no source `flight_api`.*`flights_api`, `operations_db`"):
         source_named("flight_api")
-    with pytest.raises(UnknownNameError, match="no stream in source `operations_db` `trains`.*`planes`"):
+    with pytest.raises(UnknownNameError, match="no stream `trains` in source `operations_db`.*`planes`"):
         stream_of(SOURCES["operations_db"], "trains")

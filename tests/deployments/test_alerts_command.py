@@ -78,7 +78,7 @@ def test_without_channels_it_says_that_nobody_hears(
     monkeypatch.setenv(
         "HEADWATER_WAREHOUSE_WATCHER_URL", warehouse.url("watcher").render_as_string(hide_password=False)
     )
-    assert "no channel is configured, so nobody hears of trouble" in say().stdout
+    assert "No channel is configured, so nobody hears of trouble" in say().stdout
     outcome = say("test")
     assert outcome.exit_code == 1
     assert "No channel is configured." in str(outcome.exception)
