@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -115,19 +115,31 @@ class EnvironmentConnections:
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self._environment = os.environ if environment is None else environment
 
+    def require(self, needed: Iterable[Requirement]) -> None:
+        """See that all of them are set.
+
+        Raises:
+            ConfigurationError: some are not; it names each, so that nobody meets them one by one.
+        """
+        unset = [each for each in needed if not self._given(each)]
+        if unset:
+            names = ", ".join(f"the {each.kind} `{each.name}`" for each in unset)
+            raise ConfigurationError(
+                f"{names[0].upper()}{names[1:]} {'is' if len(unset) == 1 else 'are'} not set.",
+                remedy=f"Set {', '.join(each.environment_variable for each in unset)} in the environment.",
+            )
+
     def raw(self, requirement: Requirement) -> str:
         """What the variable holds, also where that only names a secret that is kept elsewhere.
 
         Raises:
             ConfigurationError: it is not set.
         """
-        value = self._environment.get(requirement.environment_variable, "").strip()
-        if not value:
-            raise ConfigurationError(
-                f"The {requirement.kind} `{requirement.name}` is not set.",
-                remedy=f"Set {requirement.environment_variable} in the environment.",
-            )
-        return value
+        self.require([requirement])
+        return self._given(requirement)
+
+    def _given(self, requirement: Requirement) -> str:
+        return self._environment.get(requirement.environment_variable, "").strip()
 
     def setting(self, requirement: Setting) -> str:
         return self.raw(requirement)

@@ -1,6 +1,7 @@
-"""The command `headwater`: the local stack, the demo, and what a deployment needs once.
+"""The command `headwater`: the local stack, setting up, looking, and mending.
 
-Everything else is Prefect's own: `prefect deployment run`, the dashboard, schedules.
+Flows are run and scheduled by Prefect's own: `prefect deployment run`, the dashboard. docs/operations.md says what to
+type when.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from deployments.commands import (
     watch,
     windows,
 )
-from deployments.commands.terminal import console, errors, step
+from deployments.commands.terminal import DATA, GOING_BACK, LOCAL, LOOKING, SETTING_UP, console, errors, step
 from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
 from deployments.demo.summary import print_summary
@@ -58,12 +59,12 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=F
 for commands in (windows.app, loads.app, forget.app, publishing.app, watch.app, page.app, doctor.app, spark.app):
     app.add_typer(commands)
 app.add_typer(backup.restore_app)
-app.add_typer(backfill.app, name="backfill")
-app.add_typer(backup.app, name="backup")
-app.add_typer(incidents.app, name="incidents")
-app.add_typer(alerts.app, name="alerts")
-app.add_typer(bi.app, name="bi")
-app.add_typer(review.app, name="review")
+app.add_typer(backfill.app, name="backfill", rich_help_panel=DATA)
+app.add_typer(backup.app, name="backup", rich_help_panel=GOING_BACK)
+app.add_typer(incidents.app, name="incidents", rich_help_panel=LOOKING)
+app.add_typer(alerts.app, name="alerts", rich_help_panel=LOOKING)
+app.add_typer(bi.app, name="bi", rich_help_panel=LOCAL)
+app.add_typer(review.app, name="review", rich_help_panel=SETTING_UP)
 
 
 def main() -> None:
@@ -99,23 +100,26 @@ def _setup(verbose: Annotated[bool, typer.Option("--verbose", help="Say more.")]
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 
 
-@app.command()
-def up(demo: bool = True, clock: Clock = None) -> None:
+@app.command(rich_help_panel=LOCAL)
+def up(
+    demo: Annotated[bool, typer.Option(help="With the demo's source systems and its deployments.")] = True,
+    clock: Clock = None,
+) -> None:
     """Start the local stack: PostgreSQL, Prefect server and worker, and the demo's source systems."""
     with step("Local stack"):
         environment = _up(LocalStack(default_home()), demo=demo, clock=clock)
     _print_addresses(environment)
 
 
-@app.command()
+@app.command(rich_help_panel=LOCAL)
 def down() -> None:
     """Stop everything that `up` started. Data stays."""
     stopped = LocalStack(default_home()).down()
     console.print(f"Stopped {', '.join(stopped)}." if stopped else "Nothing was running.")
 
 
-@app.command()
-def destroy(yes: Annotated[bool, typer.Option("--yes")] = False) -> None:
+@app.command(rich_help_panel=LOCAL)
+def destroy(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Stop everything and delete the local warehouse, landing and Prefect history. There is no way back."""
     home = default_home()
     if not yes:
@@ -124,7 +128,7 @@ def destroy(yes: Annotated[bool, typer.Option("--yes")] = False) -> None:
     console.print(f"{home} is gone.")
 
 
-@app.command()
+@app.command(rich_help_panel=LOCAL)
 def status() -> None:
     """How each part of the local stack is; exit code 1 if one that should run does not."""
     services = LocalStack(default_home()).status()
@@ -142,7 +146,7 @@ def status() -> None:
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=LOCAL)
 def demo(clock: Clock = None) -> None:
     """Start everything, run the pipeline on real data, and show what came of it."""
     stack = LocalStack(default_home())
@@ -153,8 +157,11 @@ def demo(clock: Clock = None) -> None:
     _print_addresses(environment)
 
 
-@app.command()
-def advance(by: Annotated[str, typer.Argument(help="How far, e.g. 12h or 1d.")], run: bool = True) -> None:
+@app.command(rich_help_panel=LOCAL)
+def advance(
+    by: Annotated[str, typer.Argument(help="How far, e.g. 12h or 1d.")],
+    run: Annotated[bool, typer.Option(help="Run the pipeline then.")] = True,
+) -> None:
     """Move the demo's simulated clock forward, so that flights land and files arrive; then run the pipeline."""
     stack = LocalStack(default_home())
     now = systems.advance(stack, by=simulated_clock.parse_duration(by))
@@ -165,7 +172,7 @@ def advance(by: Annotated[str, typer.Argument(help="How far, e.g. 12h or 1d.")],
         print_summary(EnvironmentConnections(), console)
 
 
-@app.command()
+@app.command(rich_help_panel=SETTING_UP)
 def sources() -> None:
     """The registered sources, their streams, and the variables that they need."""
     for source in SOURCES.values():
@@ -180,7 +187,7 @@ def sources() -> None:
             console.print(f"  {stream.name}: {stream.write.value}{key}{cursor}{windows}{deletes}")
 
 
-@app.command("new-source")
+@app.command("new-source", rich_help_panel=SETTING_UP)
 def new_source(
     name: Annotated[str, typer.Argument(help="What it is called: tickets_api, crm_db.")],
     kind: Annotated[SourceKind, typer.Option(help="How it is read.")],
@@ -204,14 +211,14 @@ def new_source(
         console.print(f"  {requirement.environment_variable} ({requirement.kind})")
 
 
-@app.command()
+@app.command(rich_help_panel=SETTING_UP)
 def migrate() -> None:
     """Bring the warehouse's own schemas up to date (HEADWATER_WAREHOUSE_OWNER_URL). Data is kept."""
     upgrade(EnvironmentConnections().database(WAREHOUSE_OWNER))
     console.print("The warehouse is up to date.")
 
 
-@app.command("register")
+@app.command("register", rich_help_panel=SETTING_UP)
 def register_command() -> None:
     """Write Prefect's blocks and variables from HEADWATER_* in the environment."""
     from deployments.deploy import register_blocks
@@ -222,7 +229,7 @@ def register_command() -> None:
         console.print(name)
 
 
-@app.command()
+@app.command(rich_help_panel=SETTING_UP)
 def deploy(
     pool: Annotated[
         Kind | None, typer.Option("--pool", envvar=KIND_VARIABLE, help="Where runs run; process, if not said.")

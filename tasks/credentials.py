@@ -209,8 +209,11 @@ def register(environment: EnvironmentConnections, needed: Iterable[Requirement])
         What was written, as Prefect names it.
 
     Raises:
-        ConfigurationError: a value is missing or malformed; what came before it has been written.
+        ConfigurationError: values are missing, and nothing has been written; or one is malformed, and what came before
+            it has been.
     """
+    needed = list(needed)
+    environment.require(needed)
     return [_register(environment, requirement) for requirement in needed]
 
 

@@ -19,7 +19,7 @@ from connectors.connections import EnvironmentConnections
 from connectors.forget_derived import Lineage
 from connectors.ingest import Destination
 from connectors.registry import SOURCES
-from deployments.commands.terminal import console, step
+from deployments.commands.terminal import GOING_BACK, console, step
 
 app = typer.Typer(help="Back the warehouse up, list backups, prove them.", no_args_is_help=True)
 restore_app = typer.Typer()
@@ -74,7 +74,7 @@ def check_command(
     console.print(f"It came back as it was: {len(found.fingerprints)} tables, {rows:,} rows.")
 
 
-@restore_app.command("restore")
+@restore_app.command("restore", rich_help_panel=GOING_BACK)
 def restore_command(
     backup: Named = None,
     from_source: Annotated[

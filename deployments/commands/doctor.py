@@ -11,14 +11,14 @@ from rich.text import Text
 
 from connectors.connections import EnvironmentConnections
 from connectors.unsaid import UNSAID
-from deployments.commands.terminal import console
+from deployments.commands.terminal import SETTING_UP, console
 from deployments.local.layout import default_home
 
 app = typer.Typer()
 _COLOURS = {"ok": "green", "warning": "yellow", "wrong": "bold red", "skipped": "dim"}
 
 
-@app.command("doctor")
+@app.command("doctor", rich_help_panel=SETTING_UP)
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     with_dbt: Annotated[bool, typer.Option("--dbt", help="Have dbt parse its project too; some ten seconds.")] = False,

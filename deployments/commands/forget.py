@@ -18,7 +18,7 @@ from connectors.forget import ForgetReport, Roles, forget, let_come_again, look,
 from connectors.forget_derived import Lineage
 from connectors.forget_keys import children_of, subject_of
 from connectors.ingest import WAREHOUSE_OWNER, Destination
-from deployments.commands.terminal import console, step, stream_named
+from deployments.commands.terminal import DATA, console, step, stream_named
 
 app = typer.Typer()
 
@@ -28,7 +28,7 @@ _NOT_REACHED = (
 )
 
 
-@app.command("forget")
+@app.command("forget", rich_help_panel=DATA)
 def forget_command(
     stream: Annotated[
         str | None, typer.Argument(help="Source and stream, e.g. crm_db.people; none with --resume for all.")

@@ -20,12 +20,12 @@ from connectors.reconcile import MOST_WINDOWS, reconcile
 from connectors.registry import SOURCES
 from connectors.replay import replay
 from connectors.sweep import sweep
-from deployments.commands.terminal import console, errors, stream_named
+from deployments.commands.terminal import DATA, console, errors, stream_named
 
 app = typer.Typer()
 
 
-@app.command("reconcile")
+@app.command("reconcile", rich_help_panel=DATA)
 def reconcile_command(
     stream: Annotated[str, typer.Argument(help="Source and stream, e.g. flights_api.flights.")],
     start: Annotated[str | None, typer.Option(help="From here on, ISO 8601, in the windows' time zone.")] = None,
@@ -65,7 +65,7 @@ def reconcile_command(
         raise typer.Exit(1)
 
 
-@app.command("rebuild")
+@app.command("rebuild", rich_help_panel=DATA)
 def rebuild_command(
     stream: Annotated[str, typer.Argument(help="Source and stream, e.g. flights_api.flights.")],
 ) -> None:
@@ -75,7 +75,7 @@ def rebuild_command(
     console.print(f"raw_{stream} has {report.rows:,} rows, from {report.loads} loads.")
 
 
-@app.command("replay")
+@app.command("replay", rich_help_panel=DATA)
 def replay_command(
     stream: Annotated[str, typer.Argument(help="Source and stream, e.g. flights_api.flights.")],
     load: Annotated[
@@ -91,7 +91,7 @@ def replay_command(
         console.print(f"Nothing of {stream} is in quarantine.")
 
 
-@app.command("export")
+@app.command("export", rich_help_panel=DATA)
 def export_command(
     stream: Annotated[str, typer.Argument(help="Source and stream, e.g. flights_api.flights.")],
     to: Annotated[Path, typer.Option(help="A new file, or a folder for a file named after the load.")],
@@ -117,7 +117,7 @@ def export_command(
     console.print(f"{report.path} has {report.rows:,} rows of load {report.load_id}{rejected}.")
 
 
-@app.command("sweep")
+@app.command("sweep", rich_help_panel=DATA)
 def sweep_command(
     older_than: Annotated[float, typer.Option(help="How many days ago it must have been written; one at least.")] = 7,
 ) -> None:

@@ -10,13 +10,13 @@ import typer
 
 from connectors.connections import EnvironmentConnections, StoreLocation
 from connectors.registry import SOURCES
-from deployments.commands.terminal import console
+from deployments.commands.terminal import LOOKING, console
 from tasks.status_page.site import INDEX, write_page
 
 app = typer.Typer()
 
 
-@app.command("page")
+@app.command("page", rich_help_panel=LOOKING)
 def page_command(
     out: Annotated[Path | None, typer.Option(help="A folder to write it to; else where runs put it.")] = None,
 ) -> None:

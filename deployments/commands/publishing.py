@@ -9,7 +9,7 @@ import typer
 
 from connectors.connections import Database, EnvironmentConnections
 from connectors.destinations.warehouse.rollback import release, roll_back
-from deployments.commands.terminal import console
+from deployments.commands.terminal import GOING_BACK, console
 
 WAREHOUSE_PUBLISHER = Database("warehouse_publisher")
 
@@ -18,7 +18,7 @@ app = typer.Typer()
 Group = Annotated[str | None, typer.Option(help="Only this group of marts; all without it.")]
 
 
-@app.command("rollback")
+@app.command("rollback", rich_help_panel=GOING_BACK)
 def rollback_command(
     group: Group = None,
     to: Annotated[
@@ -33,7 +33,7 @@ def rollback_command(
     console.print("No build moves what is on hold; `headwater release` lets the next one do so.")
 
 
-@app.command("release")
+@app.command("release", rich_help_panel=GOING_BACK)
 def release_command(group: Group = None) -> None:
     """Let the next publish move groups of marts that a rollback has put on hold."""
     released = release(EnvironmentConnections().database(WAREHOUSE_PUBLISHER), group=group)

@@ -15,7 +15,7 @@ from connectors.destinations.landing import Landing
 from connectors.ingest import LANDING, Destination
 from connectors.lake import refresh
 from connectors.registry import SOURCES
-from deployments.commands.terminal import console, step, stream_named
+from deployments.commands.terminal import OTHER, console, step, stream_named
 from deployments.local.environment import process_environment
 from deployments.local.errors import LocalStackError
 from deployments.local.layout import PROJECT_ROOT, default_home
@@ -25,10 +25,10 @@ _PYTHON = PROJECT_ROOT / ".venv-spark" / "bin" / "python"
 
 app = typer.Typer()
 spark = typer.Typer(help="The dbt project on Spark (make spark installs it).", no_args_is_help=True)
-app.add_typer(spark, name="spark")
+app.add_typer(spark, name="spark", rich_help_panel=OTHER)
 
 
-@app.command("lake")
+@app.command("lake", rich_help_panel=OTHER)
 def lake_command(
     streams: Annotated[list[str] | None, typer.Argument(help="E.g. flights_api.flights; all, without any.")] = None,
 ) -> None:

@@ -12,6 +12,14 @@ from connectors.errors import ConfigurationError
 from connectors.model import Source, Stream, stream_of
 from connectors.registry import source_named
 
+# Under which of these `headwater --help` lists a command.
+LOCAL = "The local stack"
+SETTING_UP = "Setting up and deploying"
+LOOKING = "What is wrong"
+DATA = "Data: windows, loads, rows"
+GOING_BACK = "Going back, backups"
+OTHER = "Other engines"
+
 # A terminal narrower than the tables folds their lines; a cell that ends in … could not be copied.
 console = Console(highlight=False, soft_wrap=True, width=max(Console().width, 120))
 errors = Console(stderr=True, highlight=False, soft_wrap=True)

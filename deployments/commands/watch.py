@@ -14,7 +14,7 @@ import typer
 from connectors.alerts.routing import read_routing
 from connectors.connections import EnvironmentConnections
 from connectors.errors import ConfigurationError
-from deployments.commands.terminal import console
+from deployments.commands.terminal import LOOKING, console
 from deployments.local.layout import default_home
 
 app = typer.Typer()
@@ -22,7 +22,7 @@ app = typer.Typer()
 _log = logging.getLogger("headwater.watcher")
 
 
-@app.command("watch")
+@app.command("watch", rich_help_panel=LOOKING)
 def watch(
     every: Annotated[float, typer.Option(help="Seconds from one round to the next.")] = 60.0,
     once: Annotated[bool, typer.Option("--once", help="One round; exit code 1 if something is wrong.")] = False,

@@ -12,12 +12,12 @@ from rich.text import Text
 from connectors.connections import EnvironmentConnections
 from connectors.ingest import Destination
 from connectors.windows import WindowState, windows_of
-from deployments.commands.terminal import console, stream_named
+from deployments.commands.terminal import DATA, console, stream_named
 
 app = typer.Typer()
 
 
-@app.command("windows")
+@app.command("windows", rich_help_panel=DATA)
 def windows_command(
     stream: Annotated[str, typer.Argument(help="Source and stream, e.g. flights_api.flights.")],
     start: Annotated[str | None, typer.Option(help="From here on, ISO 8601, in the windows' time zone.")] = None,

@@ -62,3 +62,9 @@ def test_a_block_has_the_name_of_a_secret_and_flows_what_is_kept_under_it(store:
         register(EnvironmentConnections(names), [KEY])
     register(EnvironmentConnections({"HEADWATER_KEPT_DB_URL": URL}), [SHOP])
     assert prefect.database(SHOP).render_as_string(hide_password=False) == URL
+
+
+def test_what_is_not_set_is_named_all_at_once_and_nothing_is_written() -> None:
+    named = "database `kept_db`, the secret `kept_key` are not set.*HEADWATER_KEPT_DB_URL, HEADWATER_KEPT_KEY"
+    with pytest.raises(ConfigurationError, match=named):
+        register(EnvironmentConnections({}), [SHOP, KEY])
