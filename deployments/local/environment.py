@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deployments.local.files import write_atomically
+from deployments.local.placement import wheel_folder
 from deployments.local.ports import LOOPBACK
 from deployments.local.secrets import Secrets
 from deployments.local.server import database_url
@@ -87,10 +88,10 @@ def process_environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def write_environment_file(path: Path, variables: Mapping[str, str]) -> None:
-    """Write a file for `. <path>`, after which `prefect`, `dbt` and `headwater` work in that shell."""
+    """Write a file for `. <path>`, after which `prefect`, `dbt` and `headwater` work in that shell, and `psql` too."""
     lines = [
         "# Written by Headwater. For a shell that works with the local stack:  . " + _quoted(str(path)),
-        f'export PATH={_quoted(_programs())}:"$PATH"',
+        f'export PATH={_quoted(_programs())}:"$PATH":{_quoted(str(wheel_folder() / "pginstall" / "bin"))}',
         *(f"export {name}={_quoted(value)}" for name, value in sorted(variables.items())),
     ]
     write_atomically(path, "\n".join(lines) + "\n", mode=0o600)

