@@ -18,6 +18,7 @@ _MOST_CHARACTERS = 300
 _BUILT = ("model", "seed", "snapshot")
 _TESTS = ("test", "unit_test")
 _MASKED = '"***"'
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # dbt compares the rows of a unit test in colours
 # Where PostgreSQL quotes data: its further lines, and what it could not make a value of. Names are quoted otherwise.
 _DETAIL = re.compile(r"\b(DETAIL|CONTEXT): .*?(?=\bHINT: |\bcompiled code at |$)")
 _VALUES = (re.compile(r'(?<=: )".*"'), re.compile(r'(?<=\bvalue )".*"(?= )'))
@@ -38,7 +39,7 @@ def node_results(results: Iterable[Any]) -> tuple[NodeResult, ...]:
 
 def message_of(text: str | None) -> str:
     """What dbt says, in one line, without the values of rows that PostgreSQL quotes in its errors."""
-    line = _DETAIL.sub("", " ".join((text or "").replace("\0", "").split()))
+    line = _DETAIL.sub("", " ".join(_COLOURS.sub("", text or "").replace("\0", "").split()))
     for quoted in _VALUES:
         line = quoted.sub(_MASKED, line)
     return line.strip()[:_MOST_CHARACTERS]
@@ -48,7 +49,8 @@ def _result(result: Any) -> NodeResult:
     node = result.node
     kind = str(node.resource_type)
     is_test = kind in _TESTS
-    attached = getattr(node, "attached_node", None)
+    # When it runs, a unit test depends on what it is given rows for, and not on the model that it is of.
+    attached = getattr(node, "attached_node", None) or getattr(node, "tested_node_unique_id", None)
     times = [each for each in result.timing if each.started_at is not None and each.completed_at is not None]
     compiled = getattr(node, "compiled_code", None)
     rows = (result.adapter_response or {}).get("rows_affected")

@@ -63,6 +63,23 @@ class Builder:
         return {name: row for name, *row in rows}  # type: ignore[misc]
 
 
+UNIT_TEST = """
+unit_tests:
+  - name: staff_are_as_staged
+    model: dim_staff
+    given: [{input: ref('stg_staff'), rows: [{id: 1, part: 50}]}]
+    expect: {rows: [{id: 1, part: 50}]}
+"""
+
+
+@pytest.fixture
+def unit_test(builder: Builder) -> Iterator[None]:
+    path = tasks.transform.DBT_PROJECT / "models/marts/unit_tests.yml"
+    path.write_text(UNIT_TEST)
+    yield
+    path.unlink()
+
+
 @pytest.fixture
 def builder(
     shop: Shop, prefect_server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -103,6 +120,7 @@ def links() -> dict[str, str]:
     return {str(each.key): str(each.data).partition("](")[2].rstrip(")") for each in found}
 
 
+@pytest.mark.usefixtures("unit_test")
 def test_a_build_leaves_its_invocation_each_nodes_result_the_lineage_and_how_fresh_each_stream_was(
     builder: Builder,
 ) -> None:
@@ -122,7 +140,8 @@ def test_a_build_leaves_its_invocation_each_nodes_result_the_lineage_and_how_fre
     assert results["not_null_stg_orders_total"] == ["test", "pass", None, None, "error", 0, None, tested]
     assert results["source_unique_shop_orders_id"][-1] == ["source.shop.shop.orders"]
     assert len(results["assert_orders_and_staff_agree"][-1]) == 2
-    assert len(results) == 10
+    assert results["staff_are_as_staged"][-1] == ["model.shop.dim_staff"], "and not what it is given rows for"
+    assert len(results) == 11
     [(complete,)] = builder.warehouse.query(
         "select bool_and(ended_at >= started_at and compiled_sha256 ~ '^[0-9a-f]{64}$') from ops.dbt_results"
     )
@@ -145,7 +164,7 @@ def test_a_build_leaves_its_invocation_each_nodes_result_the_lineage_and_how_fre
     assert builder.warehouse.query(walk) == [("all_in_one fct_orders orders orders stg_orders",)]
     nodes = "select kind, layer, mart_group, owner, relation from ops.lineage_nodes where name = "
     assert builder.warehouse.query(nodes + "'fct_orders'") == [("model", "marts", "sales", "sales", "marts.fct_orders")]
-    assert builder.warehouse.query("select count(*) from ops.lineage_nodes where kind = 'test'") == [(5,)]
+    assert builder.warehouse.query("select count(*) from ops.lineage_nodes where kind = 'test'") == [(6,)]
 
     freshness = "select stream, status, late_at - as_of, stale_at - as_of from ops.freshness where source = 'shop'"
     freshness += " and checked_at = (select max(checked_at) from ops.freshness) order by stream"
@@ -292,6 +311,7 @@ DUPLICATE = 'Database Error in model m duplicate key value violates unique const
         ("Got 3 results, configured to fail if != 0", "Got 3 results, configured to fail if != 0"),
         (None, ""),
         ("a\0b", "ab"),
+        ("\x1b[32mactual\x1b[0m differs from \x1b[0;1mexpected\x1b[0m", "actual differs from expected"),
     ],
 )
 def test_messages_keep_names_and_lose_values(said: str | None, shown: str) -> None:

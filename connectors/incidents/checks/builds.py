@@ -51,14 +51,18 @@ def _node(
         # A test of several nodes is downstream of all of them; one of one node is that node's trouble.
         place = tests[0] if len(tests) == 1 else node
         tested = ", ".join(_name(lineage, each) for each in tests) or "the project"
-        rows = f", {failures:,} rows" if failures and status != "error" else ""
+        what, cause, rows = "Test", "The data is not what the test says it is", ""
+        if resource_type == "unit_test":
+            what, cause = "Unit test", "The model does not make of the given rows what it is to"
+        elif failures and status != "error":
+            rows = f", {failures:,} row{'s' if failures != 1 else ''}"
+        kept = ". Rows that failed are kept in schema failures." if rows else ""
         return Sign(
             key=f"dbt {node}",
             kind=Kind.TEST_WARNED if status == "warn" else Kind.TEST_FAILED,
             severity=Severity.WARNING if status == "warn" else Severity.ERROR,
-            title=f"Test {name} of {tested} {'warns' if status == 'warn' else 'failed'}{rows}",
-            cause=f"The data is not what the test says it is, or the test could not run: {said}. Rows that failed are "
-            f"kept in schema failures.",
+            title=f"{what} {name} of {tested} {'warns' if status == 'warn' else 'failed'}{rows}",
+            cause=f"{cause}, or the test could not run: {said}{kept}",
             next_command=commands.TRANSFORM,
             node=place,
             run_id=run_id,

@@ -247,12 +247,14 @@ def test_what_dbt_says_of_the_latest_whole_build(warehouse: Warehouse) -> None:
     result(warehouse, "one", "test.shop.orphans", "fail", "test", tests=[MART], failures=12)
     result(warehouse, "one", "test.shop.odd", "warn", "test", tests=["model.shop.dim_staff"], failures=1)
     result(warehouse, "one", "test.shop.agree", "fail", "test", tests=["model.shop.dim_staff", "model.crm.alone"])
+    result(warehouse, "one", "unit_test.shop.given", "fail", "unit_test", tests=[MART], failures=1)
     look(warehouse)
     assert signs(warehouse, "kind, severity, node, title") == [
         ("model failed", "error", models[2], "dbt could not build m2"),
         ("test failed", "error", "test.shop.agree", "Test agree of dim_staff, alone failed"),
-        ("test warned", "warning", "model.shop.dim_staff", "Test odd of dim_staff warns, 1 rows"),
+        ("test warned", "warning", "model.shop.dim_staff", "Test odd of dim_staff warns, 1 row"),
         ("test failed", "error", MART, "Test orphans of fct_orders failed, 12 rows"),
+        ("test failed", "error", MART, "Unit test given of fct_orders failed"),
     ]
     assert incidents(warehouse, "root, affected_marts, owner") == [
         ("model.shop.dim_staff", ["dim_staff"], "people"),
