@@ -49,7 +49,7 @@ from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
 from deployments.demo.summary import print_summary
 from deployments.local.errors import LocalStackError
-from deployments.local.layout import PROJECT_ROOT, default_home
+from deployments.local.layout import BACKUPS, PROJECT_ROOT, default_home
 from deployments.local.stack import LocalStack
 from deployments.scaffold import Kind as SourceKind
 from deployments.scaffold import NewSource, scaffold
@@ -142,12 +142,14 @@ def down() -> None:
 
 @app.command()
 def destroy(yes: Annotated[bool, typer.Option("--yes")] = False) -> None:
-    """Stop everything and delete the local warehouse, landing and Prefect history. There is no way back."""
+    """Stop everything and delete the local warehouse, landing and Prefect history. Backups stay; there is no other way
+    back."""
     home = default_home()
     if not yes:
         typer.confirm(f"Delete {home} and every database in it?", abort=True)
     LocalStack(home).destroy()
-    console.print(f"{home} is gone.")
+    backups = home / BACKUPS
+    console.print(f"{home} is gone, but for {backups}." if backups.exists() else f"{home} is gone.", soft_wrap=True)
 
 
 @app.command()
