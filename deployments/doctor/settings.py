@@ -145,28 +145,33 @@ def alerts(environment: EnvironmentConnections, *, has_server: bool) -> Iterator
         )
         return
     lookup = block_lookup(routing)
+    is_well = True
     for name, definition in routing.channels.items():
         for secret in definition.secrets(name):
             known = {"this environment": _has(environment.secret, secret)}
             if has_server:
                 known["Prefect"] = _has(lookup, secret)
+            variable = secret.environment_variable
             if not any(known.values()):
+                is_well = False
+                place = "nowhere" if has_server else "not here, and nobody can ask Prefect"
                 yield Result(
                     "alerts",
                     State.WRONG,
-                    f"The channel `{name}` cannot send: {secret.environment_variable} is set nowhere.",
-                    f"export {secret.environment_variable}=…; headwater register; headwater alerts test",
+                    f"The channel `{name}` cannot send: {variable} is set {place}.",
+                    f"export {variable}=…; headwater register; headwater alerts test",
                 )
             elif has_server and not known["Prefect"]:
+                is_well = False
                 yield Result(
                     "alerts",
                     State.WARNING,
                     f"Runs cannot send to the channel `{name}`: Prefect does not have its secret.",
                     "headwater register",
                 )
-    yield Result(
-        "alerts", State.OK, f"Channels: {', '.join(routing.channels)}. Whether they arrive: headwater alerts test"
-    )
+    if is_well:
+        said = f"Channels: {', '.join(routing.channels)}. Whether they arrive: headwater alerts test"
+        yield Result("alerts", State.OK, said)
 
 
 def _has(lookup: Callable[[Secret], str], secret: Secret) -> bool:

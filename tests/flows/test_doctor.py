@@ -134,6 +134,9 @@ def test_all_that_is_wrong_is_told_at_once_with_what_to_type(
     for name, value in spoiled.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("HEADWATER_FLIGHTS_API_KEY")
+    routing = Path(variables["HEADWATER_HOME"]) / "alerts.yaml"
+    routing.write_text("channels: {chat: {kind: slack}}\nroutes: [{channels: [chat]}]")
+    monkeypatch.setenv("HEADWATER_ALERTS_FILE", str(routing))
     env = Path(variables["HEADWATER_HOME"]) / "env"
     env.write_text("export X=y")
     env.chmod(0o644)
@@ -156,6 +159,7 @@ def test_all_that_is_wrong_is_told_at_once_with_what_to_type(
         "warehouse as reader": ("is not a database URL", "percent-encoded"),
         "landing": ("cannot be used", "Check that it can be created"),
         "Prefect server": ("does not answer", "headwater up"),
+        "alerts": ("HEADWATER_ALERTS_CHAT_URL is set not here, and nobody can ask Prefect", "headwater register"),
         "files": ("Other users of this machine can read", f"chmod 600 {env}"),
     }
     for name, (found, remedy) in expected.items():
