@@ -12,6 +12,7 @@ dbt/               what dbt leaves: manifest, results, docs
 page/              the status page
 tmp/               temporary files of flow runs
 demo/              the demo's source systems
+watcher.json       what the watcher keeps in mind while the warehouse is away
 backups/           backups of the warehouse, which outlive it (`headwater backup run`)
 """
 
@@ -28,7 +29,7 @@ PROJECT_ROOT = Path(__file__).resolve().parents[2]
 STACK_LOCK = "stack.lock"
 BACKUPS = "backups"
 _FOLDERS = ("dbt", "demo", "landing", "logs", "page", "postgres", "prefect", "superset", "tmp")
-_FILES = ("env", "secrets.json", "secrets.lock", "state.json", "state.lock", STACK_LOCK, ".gitignore")
+_FILES = ("env", "secrets.json", "secrets.lock", "state.json", "state.lock", STACK_LOCK, "watcher.json", ".gitignore")
 
 
 def default_home() -> Path:

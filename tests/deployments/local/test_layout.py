@@ -43,6 +43,7 @@ def test_a_folder_that_was_there_keeps_its_permissions_and_everything_else_in_it
 def test_removing_leaves_no_trace_of_a_folder_of_our_own(tmp_path: Path) -> None:
     home = tmp_path / "home"
     layout.prepare(home)
+    (home / "watcher.json").write_text("{}")  # of troubles that a new stack does not have
     layout.remove(home)
     assert not home.exists()
 
