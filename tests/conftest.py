@@ -52,6 +52,9 @@ os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false")
 def pytest_configure() -> None:
     from hypothesis import HealthCheck, settings
 
+    # As the Makefile has it: nothing that a test starts phones home.
+    os.environ["DO_NOT_TRACK"] = "1"
+    os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     # Machines are noisy: an example that took long once is no failure.
     settings.register_profile("headwater", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("headwater")
