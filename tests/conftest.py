@@ -45,9 +45,6 @@ _PROCESS = uuid4().hex[:8]
 """In the names of what this process makes on a server that others may use at the same time."""
 _ROLES_LOCK = 7_201_305  # any number that nobody else locks on a server made for tests
 
-# Nothing that is tested phones anybody, whoever calls pytest; `make test` says so too.
-os.environ.update(DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false")
-
 
 def pytest_configure() -> None:
     from hypothesis import HealthCheck, settings
