@@ -17,6 +17,7 @@ import pytest
 from connectors.errors import ContractViolationError, MalformedResponseError
 from connectors.ingest import Destination, ingest
 from connectors.model import SchemaContract
+from connectors.rebuild import rebuild
 from connectors.rest import RestSource
 from tests.conftest import Answer, Api, Warehouse
 from tests.connectors.examples import Prepare, drop, erp, load, load_table, raw, shop_source, weather
@@ -273,6 +274,17 @@ def test_two_fields_that_would_share_a_column_fail_the_load(
     with pytest.raises(ContractViolationError, match=message):
         load(things(), api, destination)
     assert warehouse.query("select to_regclass('raw_shop.things')") == [(None,)]
+
+
+def test_fields_may_be_named_as_postgresql_s_own_columns(
+    api: Api, warehouse: Warehouse, destination: Destination
+) -> None:
+    names = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
+    api.answer = lambda _: Answer(json.dumps([{"id": 1, **{name: n for n, name in enumerate(names)}}]).encode())
+    load(things(), api, destination)
+    columns = ", ".join(f"{name}_" for name in names)
+    assert raw(warehouse, columns, "raw_shop.things") == [(0, 1, 2, 3, 4, 5)]
+    assert rebuild(things(), things().streams[0], destination).rows == 1
 
 
 def test_names_that_differ_after_63_bytes_stay_two_columns(

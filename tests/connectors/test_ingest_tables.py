@@ -215,6 +215,41 @@ def test_a_source_column_that_widens_is_followed_and_one_that_changes_kind_is_no
         load_table(source, connection, warehouse, destination)
 
 
+WIDER = {
+    "varchar": ("text", "longer"),
+    "int": ("numeric(12,2)", "1.25"),
+    "timestamp(0)": ("timestamp", "2024-01-01 00:00:00.5"),
+    "timestamptz(3)": ("timestamptz(6)", "2024-01-01 00:00:00.000001+00"),
+    "time(0)": ("time", "12:00:00.5"),
+    "interval(0)": ("interval", "00:00:00.5"),
+    "int[]": ("bigint[]", "{3000000000}"),
+    "varchar(3)[]": ("text[]", "{longer}"),
+}
+
+
+def test_types_that_hold_all_of_the_old_ones_are_followed(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    columns = {f"c{number}": (old, *new) for number, (old, new) in enumerate(WIDER.items())}
+    names = ", ".join(f"{name} {old}" for name, (old, _, _) in columns.items())
+    connection = source_database(f"create table t (id int primary key, {names}); insert into t values (1)")
+    source = erp(name="t", primary_key=("id",))
+    load_table(source, connection, warehouse, destination)
+    changes = ", ".join(f"alter {name} type {new}" for name, (_, new, _) in columns.items())
+    values = ", ".join(f"'{value}'" for _, _, value in columns.values())
+    connection.execute(f"alter table t {changes}; insert into t values (2, {values})".encode())
+    assert load_table(source, connection, warehouse, destination).inserted == 1
+    texts = ", ".join(f"{name}::text" for name in columns)
+    assert warehouse.query(f"select {texts} from raw_erp.t where id = 2") == [
+        tuple(value for _, _, value in columns.values())
+    ]
+    assert {change for (change,) in warehouse.query("select change from ops.schema_changes")} == {"widened"}
+    connection.execute("alter table t alter c1 type numeric(11,2)")
+    load_table(source, connection, warehouse, destination)
+    connection.execute("alter table t alter c2 type timestamp(3)")
+    assert load_table(source, connection, warehouse, destination).unchanged == 2, "the wider column stays"
+
+
 def test_a_table_s_column_is_not_squeezed_into_a_narrower_declared_type(
     source_database: Prepare, warehouse: Warehouse, destination: Destination
 ) -> None:

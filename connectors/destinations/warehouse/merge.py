@@ -11,6 +11,7 @@ from psycopg import sql
 
 from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.columns import (
+    BESIDE,
     DELETED_AT,
     LOAD_ID,
     LOADED_AT,
@@ -39,6 +40,7 @@ class Past:
     """By column: the type that some values did not fit; None where raw had no such column."""
 
 
+_BEFORE = "quarantined before"
 _NOTHING = {"inserted": 0, "updated": 0, "unchanged": 0, "duplicate": 0, "deleted": 0}
 
 
@@ -99,7 +101,7 @@ class Merge:
             self._attempt.prepare_judgement()
         if self._replayed:
             self._replayed.narrow()
-        self._mark(self._past.quarantined, "quarantined before")
+        self._mark(self._past.quarantined, _BEFORE)
         left_out = {name for name, kind in self._past.discarded.items() if kind is None}
         incoming = {name: kind for name, kind in self._incoming_types().items() if name not in left_out}
         if not self._has_columns_it_relies_on(incoming):
@@ -128,6 +130,25 @@ class Merge:
             if kind is not None and name in brought:
                 judgement.take_out(name, kind)
         judgement.run(self._columns, [name for name in brought if name not in self.types])
+
+    def rejected(self) -> tuple[int, str]:
+        """How many rows raw does not get, once judged, and what was wrong with the first that it might have got."""
+        if self.is_raw or not self.types:
+            return self._attempt.unreadable, ""
+        row = self._execute(
+            sql.SQL(
+                "select count(*), (array_agg({rejected} order by {row}) filter (where {rejected} <> {before}))[1]"
+                " from {table} where {rejected} <> {beside}"
+            ).format(
+                before=sql.Literal(_BEFORE),
+                beside=sql.Literal(BESIDE),
+                table=self._attempt.name,
+                rejected=sql.Identifier(REJECTED),
+                row=sql.Identifier(ROW),
+            )
+        ).fetchone()
+        assert row is not None  # noqa: S101 - a count has one row
+        return row[0], row[1] or ""
 
     def write(self) -> dict[str, int]:
         """Bring the accepted rows into raw; what happened to them, in rows, by the names of `LoadReport`."""

@@ -5,6 +5,7 @@ Called inside the transaction of a commit: a change of shape is visible together
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,7 @@ from connectors.errors import ContractViolationError
 from connectors.model import SchemaContract, Stream, Window, WriteDisposition
 
 _TRANSFORMER = "headwater_transformer"
+_LOG = logging.getLogger("headwater")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,14 @@ class RawTable:
         """
         return {column_name(field): self._canonical(kind) for field, kind in self._stream.columns.items()}
 
+    def retyped(self) -> dict[str, tuple[str, str]]:
+        """The columns that have another type than the definition gives them by now: theirs, and the definition's."""
+        return {
+            name: (self.columns[name], kind)
+            for name, kind in self.declared_types().items()
+            if self.columns.get(name, kind) != kind
+        }
+
     def follow(self, incoming: Mapping[str, str], *, typed: Collection[str]) -> dict[str, str]:
         """Create or alter the table so that it can take a load with these columns.
 
@@ -128,7 +138,23 @@ class RawTable:
                 types[name] = self._reconcile(name, types[name], kind, is_typed=name in typed)
         if typed:
             self._note_removed(incoming)
+        self._warn_of_retyped(types)
         return types
+
+    def _warn_of_retyped(self, types: Mapping[str, str]) -> None:
+        """Say that raw has columns of another type than the definition gives them, which no load changes."""
+        for name, (_, declared) in self.retyped().items():
+            if types[name] != declared:
+                _LOG.warning(
+                    "The definition of %s.%s has `%s` as %s, and raw has it as %s until `headwater rebuild %s.%s`.",
+                    self._context.source,
+                    self._stream.name,
+                    name,
+                    declared,
+                    types[name],
+                    self._context.source,
+                    self._stream.name,
+                )
 
     def _reconcile(self, name: str, old: str, new: str, *, is_typed: bool) -> str:
         """What becomes of a column whose type here differs from the load's."""
@@ -140,8 +166,8 @@ class RawTable:
         if is_typed and not widens(new, old) and old != "text":
             raise self._context.violation(
                 f"The source changed `{name}` from {old} to {new}, and raw cannot follow without changing its values.",
-                f"Declare the column in the stream's columns, or drop raw_{self._context.source}.{self._stream.name} "
-                "and load it anew.",
+                "Declare a type in the stream's columns that holds both, or text, and run `headwater rebuild "
+                f"{self._context.source}.{self._stream.name}`: it makes the table anew, with that type.",
             )
         return old
 
