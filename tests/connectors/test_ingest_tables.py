@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -17,7 +18,9 @@ from connectors.errors import (
     SourceUnavailableError,
 )
 from connectors.ingest import Destination, ingest
-from connectors.model import Cursor, ExtractRequest, WriteDisposition
+from connectors.model import Cursor, ExtractRequest, Windows, WriteDisposition
+from connectors.rebuild import rebuild
+from connectors.windows import WindowState, windows_of
 from tests.conftest import Server, Warehouse
 from tests.connectors.examples import (
     Prepare,
@@ -248,6 +251,27 @@ def test_types_that_hold_all_of_the_old_ones_are_followed(
     load_table(source, connection, warehouse, destination)
     connection.execute("alter table t alter c2 type timestamp(3)")
     assert load_table(source, connection, warehouse, destination).unchanged == 2, "the wider column stays"
+
+
+def test_an_event_time_that_no_calendar_has_is_loaded_and_is_of_no_window(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    odd = ["20240-03-05Z", "9999-12-31 23:59:59Z", "0044-03-15Z BC", "0001-01-01Z", "infinity", "-infinity"]
+    connection = source_database("create table t (id int primary key, at timestamptz)")
+    connection.cursor().executemany("insert into t values (%s, %s)", list(enumerate(odd)))
+    connection.execute("insert into t values (10, '2024-03-05Z'), (11, '2024-03-05 10:00Z')")
+    zone = Windows(time_zone="America/New_York")
+    for windows in (Windows(), zone):
+        source = erp(name="t", primary_key=("id",), event_time="at", windows=windows)
+        assert load_table(source, connection, warehouse, destination).extracted == len(odd) + 2
+    assert len(raw(warehouse, "id", "raw_erp.t")) == len(odd) + 2
+    connection.execute("update t set at = '20240-03-05Z' where id = 11; update t set at = '2024-03-07Z' where id = 0")
+    load_table(source, connection, warehouse, destination)
+    days = "select sum(rows_inserted + rows_updated) from ops.window_changes where window_start > '2024-03-06'"
+    assert warehouse.query(days) == [(1,)]
+    states = windows_of(source, source.streams[0], destination, now=datetime(2024, 3, 9, tzinfo=UTC))
+    assert {status.state for status in states} == {WindowState.LOADED}
+    rebuild(source, source.streams[0], destination)
 
 
 def test_a_table_s_column_is_not_squeezed_into_a_narrower_declared_type(
