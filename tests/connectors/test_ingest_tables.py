@@ -274,6 +274,21 @@ def test_an_event_time_that_no_calendar_has_is_loaded_and_is_of_no_window(
     rebuild(source, source.streams[0], destination)
 
 
+def test_key_columns_may_have_any_name(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    """Also one that a statement of ours has for something else."""
+    names = ("w", "was", "is_new", "t", "a", "written", "content", "place", "number", "excluded", "order", "row")
+    columns = ", ".join(f'"{name}" int' for name in names)
+    connection = source_database(f"create table t ({columns}, at date)")
+    connection.execute(f"insert into t values ({'1, ' * len(names)}'2024-03-05')".encode())
+    source = erp(name="t", primary_key=names, event_time="at")
+    assert load_table(source, connection, warehouse, destination).inserted == 1
+    connection.execute("update t set at = '2024-03-06'")
+    assert load_table(source, connection, warehouse, destination).updated == 1
+    assert warehouse.query("select rows from ops.windows order by window_start") == [(0,), (1,)]
+
+
 def test_a_table_s_column_is_not_squeezed_into_a_narrower_declared_type(
     source_database: Prepare, warehouse: Warehouse, destination: Destination
 ) -> None:

@@ -324,16 +324,17 @@ class Merge:
             ).format(insert=insert, start=column.start("t"))
         else:
             # A row whose event time changes leaves one window for another; what it was, only the row before can tell.
+            # No column has a name with a capital letter, so none is taken for these.
             statement = sql.SQL(
-                "with before as (select {raw_key}, {start} as w from {raw} t join (select distinct {typed}"
+                'with before as (select {raw_key}, {start} as "W" from {raw} t join (select distinct {typed}'
                 " from {table} where {rejected} is null) a on {same}),"
-                " written as ({insert} returning (xmax = 0) as is_new, {start} as w, {raw_key}),"
-                " moves as (select written.is_new, written.w, before.w as was from written"
+                ' written as ({insert} returning (xmax = 0) as "New", {start} as "W", {raw_key}),'
+                ' moves as (select written."New", written."W", before."W" as "Was" from written'
                 " left join before using ({key}))"
-                " select w, count(*) filter (where is_new), count(*) filter (where not is_new),"
-                " count(*) filter (where not is_new and was is distinct from w) from moves group by w"
-                " union all select was, 0, 0, -count(*) from moves where not is_new and was is distinct from w"
-                " group by was"
+                ' select "W", count(*) filter (where "New"), count(*) filter (where not "New"),'
+                ' count(*) filter (where not "New" and "Was" is distinct from "W") from moves group by "W"'
+                ' union all select "Was", 0, 0, -count(*) from moves where not "New" and "Was" is distinct from "W"'
+                ' group by "Was"'
             ).format(
                 raw=self.raw,
                 raw_key=sql.SQL(", ").join(sql.Identifier("t", name) for name in self._key),
