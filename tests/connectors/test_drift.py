@@ -293,6 +293,19 @@ def test_fields_may_be_named_as_postgresql_s_own_columns(
     assert rebuild(things(), things().streams[0], destination).rows == 1
 
 
+def test_names_of_any_script_stay_apart_and_readable(api: Api, warehouse: Warehouse, destination: Destination) -> None:
+    names = ("имя", "год", "Größe", "Grüße", "名前", "住所", "नाम", "é" * 40 + "1", "é" * 40 + "2", "e\u0301t\u00e9")
+    api.answer = lambda _: Answer(json.dumps([{"id": 1, **{name: n for n, name in enumerate(names)}}]).encode())
+    load(things(), api, destination)
+    row = warehouse.query("select to_jsonb(t) from raw_shop.things t")[0][0]
+    values = {name: value for name, value in row.items() if not name.startswith("_") and name != "id"}
+    assert sorted(values.values()) == list(range(len(names)))
+    assert {name: values[name] for name in ("имя", "год", "größe", "grüße", "名前", "住所", "नाम", "été")} == {
+        "имя": 0, "год": 1, "größe": 2, "grüße": 3, "名前": 4, "住所": 5, "नाम": 6, "été": 9
+    }  # fmt: skip
+    assert rebuild(things(), things().streams[0], destination).rows == 1
+
+
 def test_names_that_differ_after_63_bytes_stay_two_columns(
     api: Api, warehouse: Warehouse, destination: Destination
 ) -> None:

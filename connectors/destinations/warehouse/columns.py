@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from enum import IntFlag
+from unicodedata import category, normalize
 
 from connectors.errors import ContractViolationError
 
@@ -130,20 +131,26 @@ def widens(old: str, new: str) -> bool:
 
 
 def column_name(name: str) -> str:
-    """A field's name as a column: lower case, letters digits and underscores, 63 bytes at most.
+    """A field's name as a column: lower case, letters and digits of any script and underscores, 63 bytes at most.
 
     A name that has to be cut keeps a hash of the whole, so that two long names stay two. Names that are Headwater's
     own or PostgreSQL's (`xmin`), or empty, get an underscore behind.
     """
-    plain = re.sub(r"[^a-z0-9_]", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()) or "_"
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", normalize("NFC", name))
+    plain = "".join(each if _is_of_a_word(each) else "_" for each in normalize("NFC", words.lower())) or "_"
     if plain[0].isdigit():
         plain = f"_{plain}"
     if plain in _TAKEN:
         plain += "_"
-    if len(plain) > IDENTIFIER_BYTES:
-        tail = hashlib.sha256(name.encode()).hexdigest()[:8]
-        plain = f"{plain[: IDENTIFIER_BYTES - 9]}_{tail}"
+    if len(plain.encode()) > IDENTIFIER_BYTES:
+        tail = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+        plain = f"{plain.encode()[: IDENTIFIER_BYTES - 9].decode(errors='ignore')}_{tail}"
     return plain
+
+
+def _is_of_a_word(character: str) -> bool:
+    """Whether it is a letter, a digit, or a mark on one (the vowels of some scripts)."""
+    return character.isalnum() or category(character).startswith("M")
 
 
 def column_names(fields: Iterable[str]) -> dict[str, str]:
