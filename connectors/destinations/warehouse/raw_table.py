@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from connectors.destinations.warehouse.columns import DELETED_AT, LOAD_ID, LOADED_AT, OWN_COLUMNS, column_name, widens
-from connectors.destinations.warehouse.connection import column_types
+from connectors.destinations.warehouse.connection import column_types, printed_types
 from connectors.destinations.warehouse.windows import WindowColumn
 from connectors.errors import ContractViolationError
 from connectors.model import SchemaContract, Stream, Window, WriteDisposition
@@ -92,6 +92,7 @@ class RawTable:
         self.key = [column_name(field) for field in context.stream.primary_key]
         self.columns = raw_columns(connection, context.source, context.stream.name)
         """As the table was found; empty when there was none."""
+        self._declared: dict[str, str] | None = None
 
     def declared_types(self) -> dict[str, str]:
         """The types that the stream's definition gives, as PostgreSQL prints them (`timestamptz` has another name).
@@ -99,7 +100,17 @@ class RawTable:
         Raises:
             ContractViolationError: one is no type of this warehouse.
         """
-        return {column_name(field): self._canonical(kind) for field, kind in self._stream.columns.items()}
+        if self._declared is None:
+            kinds = self._stream.columns.values()
+            found = printed_types(self._connection, list(kinds))
+            for kind, printed in zip(kinds, found, strict=True):
+                if printed is None:
+                    raise self._context.violation(
+                        f"`{kind}` is no type of the warehouse.",
+                        "Correct the stream's columns; use PostgreSQL's names.",
+                    )
+            self._declared = dict(zip(map(column_name, self._stream.columns), map(str, found), strict=True))
+        return self._declared
 
     def retyped(self) -> dict[str, tuple[str, str]]:
         """The columns that have another type than the definition gives them by now: theirs, and the definition's."""
@@ -264,19 +275,6 @@ class RawTable:
 
     def _primary_key(self) -> sql.Composed:
         return sql.SQL("primary key ({})").format(sql.SQL(", ").join(map(sql.Identifier, self.key)))
-
-    def _canonical(self, kind: str) -> str:
-        row = self._connection.execute(
-            "select pg_catalog.format_type(to_regtype(%(type)s), to_regtypemod(%(type)s))"
-            if self._connection.info.server_version >= 170000
-            else "select pg_catalog.format_type(to_regtype(%(type)s), null)",
-            {"type": kind},
-        ).fetchone()
-        if row is None or row[0] is None:
-            raise self._context.violation(
-                f"`{kind}` is no type of the warehouse.", "Correct the stream's columns; use PostgreSQL's names."
-            )
-        return str(row[0])
 
     def _refuse_if_frozen(self, what: str) -> None:
         if self._stream.contract is SchemaContract.FREEZE:
