@@ -94,8 +94,8 @@ chromium: $(INSTALLED)  ## Unpack a browser for the tests, where apt-get can get
 	@tests/install_chromium.sh $(VENV)/chromium
 
 test: $(INSTALLED) lint mariadb chromium  ## Check and test everything
-# Two at a time, in the order of collection: the demo, which is half of all, beside the rest (tests/conftest.py).
-	@$(BIN)/python -m pytest -m 'not chaos and not bi and not containers and not spark' -n 2 --no-loadscope-reorder $(ARGS)
+# More at a time than there are cores: half of their time they wait. What takes longest begins (tests/scheduling.py).
+	@$(BIN)/python -m pytest -m 'not chaos and not bi and not containers and not spark' -n 4 --no-loadscope-reorder $(ARGS)
 
 containers-test: $(INSTALLED)  ## Build the image and run all of compose.yaml, as root, where apt-get can get podman
 	@$(BIN)/python -m pytest -m containers $(ARGS)

@@ -12,9 +12,11 @@ import signal
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
+import httpx
 import typer
 from rich.table import Table
 from rich.text import Text
@@ -47,7 +49,7 @@ from deployments.demo import clock as simulated_clock
 from deployments.demo import systems
 from deployments.demo.summary import print_summary
 from deployments.local.errors import LocalStackError
-from deployments.local.layout import PROJECT_ROOT, default_home
+from deployments.local.layout import BACKUPS, PROJECT_ROOT, default_home
 from deployments.local.stack import LocalStack
 from deployments.scaffold import Kind as SourceKind
 from deployments.scaffold import NewSource, scaffold
@@ -74,15 +76,28 @@ def main() -> None:
     try:
         app()
     except (HeadwaterError, LocalStackError) as error:
-        errors.print(Text.assemble(("error: ", "bold red"), UNSAID(str(error))))
-        sys.exit(1)
+        _give_up(str(error))
+    except httpx.HTTPError as error:  # a source that fails is a HeadwaterError: this is Prefect's client
+        _give_up(_of_prefect(error))
     except OSError as error:
-        errors.print(
-            Text.assemble(
-                ("error: ", "bold red"), f"{UNSAID(str(error))}. Free what it names, then run the command again."
-            )
-        )
-        sys.exit(1)
+        _give_up(f"{error}. Free what it names, then run the command again.")
+
+
+def _give_up(said: str) -> NoReturn:
+    errors.print(Text.assemble(("error: ", "bold red"), UNSAID(said)))
+    sys.exit(1)
+
+
+def _of_prefect(error: httpx.HTTPError) -> str:
+    url = os.environ.get("PREFECT_API_URL") or "of Prefect's profile"
+    if isinstance(error, httpx.HTTPStatusError):
+        status = error.response.status_code
+        remedy = "Set PREFECT_API_AUTH_STRING to what the server was started with" if status == 401 else "See its log"
+        return f"The Prefect server {url} answered {status} to {error.request.url.path}. {remedy}, then try again."
+    return (
+        f"The Prefect server {url} did not answer: {error}. Start it (`headwater up` starts the local one) or correct"
+        " PREFECT_API_URL, then run the command again."
+    )
 
 
 Clock = Annotated[
@@ -90,8 +105,19 @@ Clock = Annotated[
 ]
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"headwater {metadata.version('headwater')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _setup(verbose: Annotated[bool, typer.Option("--verbose", help="Say more.")] = False) -> None:
+def _setup(
+    verbose: Annotated[bool, typer.Option("--verbose", help="Say more.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", callback=_say_version, is_eager=True)
+    ] = False,
+) -> None:
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(name)s: %(message)s", stream=sys.stderr
     )
@@ -116,12 +142,14 @@ def down() -> None:
 
 @app.command()
 def destroy(yes: Annotated[bool, typer.Option("--yes")] = False) -> None:
-    """Stop everything and delete the local warehouse, landing and Prefect history. There is no way back."""
+    """Stop everything and delete the local warehouse, landing and Prefect history. Backups stay; there is no other way
+    back."""
     home = default_home()
     if not yes:
         typer.confirm(f"Delete {home} and every database in it?", abort=True)
     LocalStack(home).destroy()
-    console.print(f"{home} is gone.")
+    backups = home / BACKUPS
+    console.print(f"{home} is gone, but for {backups}." if backups.exists() else f"{home} is gone.", soft_wrap=True)
 
 
 @app.command()

@@ -10,14 +10,11 @@ as well, and reads all of Prefect's settings anew for each: 30 s of CPU for the 
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from queue import SimpleQueue
-from types import FrameType
 from typing import Any
 
 from dbt.artifacts.schemas.results import NodeStatus
@@ -25,6 +22,7 @@ from prefect import allow_failure, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import TerminationSignal
 from prefect.futures import PrefectFuture
+from prefect.utilities import engine
 from prefect_dbt import PrefectDbtRunner, PrefectDbtSettings
 
 from connectors.errors import DataError
@@ -92,34 +90,31 @@ class NodeRunner(PrefectDbtRunner):  # type: ignore[misc]  # prefect-dbt ships n
 @contextmanager
 def interrupted_when_told_to_stop() -> Iterator[None]:
     """SIGTERM comes as Ctrl-C does: dbt ends its statements at the server then, before it closes their connections.
-    Otherwise it would first wait for those that wait for a lock. A second signal is handled as if this were not here.
+    Otherwise it would first wait for those that wait for a lock.
+
+    What Prefect's handler of the signal raises is a KeyboardInterrupt too, for so long. The handler stays Prefect's:
+    with another one in its place, a run that is cancelled would count as crashed. Not public; a test watches over it.
 
     Raises:
         TerminationSignal: when dbt has returned, however, if a signal came.
     """
-    if threading.current_thread() is not threading.main_thread():  # no signal is heard there
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    is_told = False
+    told: list[int] = []
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal is_told
-        if is_told and callable(before):
-            before(number, frame)
-        is_told = True
-        raise KeyboardInterrupt
+    class Interrupt(TerminationSignal, KeyboardInterrupt):
+        def __init__(self, signal: int) -> None:
+            told.append(signal)
+            super().__init__(signal)
 
-    signal.signal(signal.SIGTERM, interrupt)
+    engine.TerminationSignal = Interrupt  # type: ignore[attr-defined]  # where the handler looks it up
     try:
         yield
-    except BaseException as error:
-        if not is_told or isinstance(error, TerminationSignal):
+    except BaseException:
+        if not told:
             raise
     finally:
-        signal.signal(signal.SIGTERM, before)
-    if is_told:
-        raise TerminationSignal(signal.SIGTERM)
+        engine.TerminationSignal = TerminationSignal  # type: ignore[attr-defined]
+    if told:
+        raise TerminationSignal(told[0])
 
 
 class NodeTaskRuns:

@@ -3,7 +3,7 @@
 HEADWATER_TEST_POSTGRES points the suite at another server, as postgresql://superuser:password@host:port/postgres.
 It must be one to throw away: Headwater's roles are given a test's password there.
 
-The suite may run in several processes (`-n 2`): each has fixtures of its own, and names on a shared
+The suite may run in several processes (`-n 4`): each has fixtures of its own, and names on a shared
 server differ.
 
 Some hundred tests start a process that imports their module, and this one with it, only to be killed: what takes long
@@ -55,14 +55,15 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The demo first: it takes longer than any other file, and the rest runs beside it."""
-    items.sort(key=lambda item: item.get_closest_marker("demo") is None)
+    from tests.scheduling import rank
+
+    items.sort(key=lambda item: rank(item.nodeid))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    from tests.scheduling import OneProcessForServices
+    from tests.scheduling import Together
 
-    return OneProcessForServices(config, log)
+    return Together(config, log)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,14 @@ the rules of its own link are touched.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +30,12 @@ class Machine:
     def prefix(self) -> list[str]:
         """What makes a command run there."""
         return ["ip", "netns", "exec", self.name]
+
+    def enter(self) -> None:
+        """Take this process there, for good."""
+        with Path("/run/netns", self.name).open() as namespace:
+            if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), 0):
+                raise OSError(ctypes.get_errno(), f"cannot enter {self.name}")
 
     def seen_from_there(self, url: str) -> str:
         return url.replace("127.0.0.1", self.gateway)

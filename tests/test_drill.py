@@ -17,6 +17,7 @@ from tests.test_demo import MARTS, Demo
 
 pytestmark = pytest.mark.chaos
 
+LOADED = "select load_id, rows_extracted from ops.loads where status = 'loaded'"
 _WHEN = "'{loaded_at,weather_loaded_at,seen_at,valid_from,valid_to,version_id,published_at}'"
 
 
@@ -30,7 +31,7 @@ def test_the_demo_comes_back_from_backup_and_landing(tmp_path: Path, kind: str, 
         run(demo, ".venv/bin/headwater advance 12h")
         [(plane,)] = demo.query("select tailnum from raw_operations_db.planes order by tailnum limit 1")
         run(demo, f". .headwater/env && headwater forget operations_db.planes --key tailnum={plane} --yes --why drill")
-        before, landed = _state(demo), demo.query("select count(*) from ops.loads where status = 'loaded'")
+        before, loaded = _state(demo), demo.query(LOADED)
         run(demo, ".venv/bin/headwater down")
 
         stack = LocalStack(demo.home)
@@ -44,7 +45,8 @@ def test_the_demo_comes_back_from_backup_and_landing(tmp_path: Path, kind: str, 
         run(demo, ".venv/bin/headwater up")
         run(demo, ". .headwater/env && prefect deployment run 'transform/nyc' --watch && headwater forget --resume")
         assert _state(demo) == before
-        assert demo.query("select count(*) from ops.loads where status = 'loaded'") == landed
+        # Those that found nothing landed nothing, and are known to the warehouse alone.
+        assert {rows for _, rows in set(loaded) - set(demo.query(LOADED))} <= {0}
         assert demo.query("select from snapshots.snap_operations_db__planes where tail_number = '" + plane + "'") == []
         record_property("said", said)
     finally:

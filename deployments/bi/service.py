@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from functools import partial
 from pathlib import Path
 
 from deployments.local.environment import process_environment
@@ -27,6 +28,7 @@ ASSETS = Path(__file__).parent / "assets"
 DASHBOARD = "flight-operations"
 """The slug of the demo's dashboard."""
 
+_HEALTH = "/health"
 _ADMIN_SECRET, _KEY_SECRET = "superset-admin", "superset-key"
 # The first time it makes some ninety tables.
 _PROVISION_SECONDS = 600
@@ -43,9 +45,8 @@ def start(stack: LocalStack) -> str:
         server.ensure_role(SUPERSET, stack.secrets.password(SUPERSET))
         server.ensure_database(SUPERSET, SUPERSET)
         provision(stack, "import", ASSETS)
-        port = stack.port(SUPERSET, SUPERSET_PORT)
-        stack.start_service(_service(port, _variables(stack)))
-    return f"http://{LOOPBACK}:{port}"
+        record = stack.start_on_port(SUPERSET, SUPERSET_PORT, partial(_service, _variables(stack)))
+    return str(record.health_url).removesuffix(_HEALTH)
 
 
 def administrator(stack: LocalStack) -> tuple[str, str]:
@@ -98,7 +99,7 @@ def _variables(stack: LocalStack) -> dict[str, str]:
     }
 
 
-def _service(port: int, variables: dict[str, str]) -> Service:
+def _service(variables: dict[str, str], port: int) -> Service:
     # One process: it keeps count of attempts to log in. Threads, because it mostly waits for PostgreSQL.
     command = [str(_program("gunicorn")), "--bind", f"{LOOPBACK}:{port}", "--workers", "1"]
     command += ["--worker-class", "gthread", "--threads", "8", "--timeout", "120", "superset.app:create_app()"]
@@ -106,7 +107,7 @@ def _service(port: int, variables: dict[str, str]) -> Service:
         name=SUPERSET,
         command=tuple(command),
         environment=variables,
-        health_url=f"http://{LOOPBACK}:{port}/health",
+        health_url=f"http://{LOOPBACK}:{port}{_HEALTH}",
         deadline_seconds=180.0,
         is_optional=True,
     )

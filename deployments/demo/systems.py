@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from functools import partial
 
 import psycopg
 from psycopg import sql
@@ -20,6 +21,7 @@ from deployments.local.stack import LocalStack
 
 FLIGHTS_API = "flights-api"
 FLIGHTS_API_PORT = 8711
+_HEALTH = "/health"
 
 
 def start(stack: LocalStack) -> dict[str, str]:
@@ -27,19 +29,18 @@ def start(stack: LocalStack) -> dict[str, str]:
 
     Needs PostgreSQL. Fits `LocalStack.up(systems=start)`.
     """
-    port = stack.port(FLIGHTS_API, FLIGHTS_API_PORT)
     key = stack.secrets.password(FLIGHTS_API)
     server = _server(stack)
     now = clock.start(stack.home)
     # Reading the flights keeps the API busy for seconds; the rest is done meanwhile.
     with ThreadPoolExecutor(max_workers=1) as pool:
-        api = pool.submit(stack.start_service, _flights_api(stack, port, key))
+        api = pool.submit(stack.start_on_port, FLIGHTS_API, FLIGHTS_API_PORT, partial(_flights_api, stack, key))
         operations_database.prepare(server, stack.secrets)
         _refresh(stack, server, now)
-        api.result()
+        api_url = str(api.result().health_url).removesuffix(_HEALTH)
     reader = operations_database.READER
     return {
-        "HEADWATER_FLIGHTS_API_URL": f"http://{LOOPBACK}:{port}",
+        "HEADWATER_FLIGHTS_API_URL": api_url,
         KEY_VARIABLE: key,
         "HEADWATER_OPERATIONS_DB_URL": database_url(
             server.port, operations_database.DATABASE, reader, stack.secrets.password(reader)
@@ -86,13 +87,13 @@ def set_warehouse_clock(connection: psycopg.Connection, now: datetime) -> None:
     )
 
 
-def _flights_api(stack: LocalStack, port: int, key: str) -> Service:
+def _flights_api(stack: LocalStack, key: str, port: int) -> Service:
     command = [sys.executable, "-m", "deployments.demo.flights_api", "--port", str(port), "--home", str(stack.home)]
     return Service(
         name=FLIGHTS_API,
         command=tuple(command),
         environment={KEY_VARIABLE: key},
-        health_url=f"http://{LOOPBACK}:{port}/health",
+        health_url=f"http://{LOOPBACK}:{port}{_HEALTH}",
     )
 
 

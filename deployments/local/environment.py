@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deployments.local.files import write_atomically
+from deployments.local.layout import BACKUPS
 from deployments.local.ports import LOOPBACK
 from deployments.local.secrets import Secrets
 from deployments.local.server import database_url
@@ -51,7 +52,7 @@ def stack_variables(home: Path, *, postgres_port: int, prefect_port: int, secret
         "HEADWATER_HOME": str(home),
         "HEADWATER_DBT_TARGET": str(home / "dbt"),
         "HEADWATER_LANDING_URL": (home / "landing").as_uri(),
-        "HEADWATER_BACKUPS_URL": (home / "backups").as_uri(),
+        "HEADWATER_BACKUPS_URL": (home / BACKUPS).as_uri(),
         "HEADWATER_WAREHOUSE_HOST": LOOPBACK,
         "HEADWATER_WAREHOUSE_PORT": str(postgres_port),
         "HEADWATER_WAREHOUSE_DATABASE": WAREHOUSE,

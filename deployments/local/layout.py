@@ -12,6 +12,7 @@ dbt/               what dbt leaves: manifest, results, docs
 page/              the status page
 tmp/               temporary files of flow runs
 demo/              the demo's source systems
+backups/           backups of the warehouse, which outlive it (`headwater backup run`)
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from deployments.local.errors import LocalStackError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 STACK_LOCK = "stack.lock"
+BACKUPS = "backups"
 _FOLDERS = ("dbt", "demo", "landing", "logs", "page", "postgres", "prefect", "superset", "tmp")
 _FILES = ("env", "secrets.json", "secrets.lock", "state.json", "state.lock", STACK_LOCK, ".gitignore")
 

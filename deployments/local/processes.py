@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -167,7 +168,7 @@ def wait_until_ready(service: Service, record: ProcessRecord) -> None:
                 remedy="Mend what the log names, then run the same command again.",
                 log_tail=tail(record.log, from_byte=record.log_from),
             )
-        if (service.health_url is None or answers(service.health_url)) and (
+        if (service.health_url is None or (answers(service.health_url) and _listens(record, service.health_url))) and (
             service.ready is None or service.ready(record)
         ):
             return
@@ -188,6 +189,21 @@ def answers(url: str) -> bool:
             return bool(response.status == 200)
     except (OSError, urllib.error.URLError, ValueError):
         return False
+
+
+def _listens(record: ProcessRecord, url: str) -> bool:
+    """Whether it is the service that answers at its address, and not who took the port while it started."""
+    port = urlsplit(url).port
+    for member in _members(record):
+        try:
+            connections = member.net_connections(kind="tcp")
+        except psutil.NoSuchProcess:
+            continue
+        except psutil.AccessDenied:  # where nobody but root may look, what answers is taken for it
+            return True
+        if any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in connections):
+            return True
+    return False
 
 
 def stop(record: ProcessRecord) -> bool:

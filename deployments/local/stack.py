@@ -36,7 +36,7 @@ from deployments.local.environment import (
 from deployments.local.errors import LocalStackError
 from deployments.local.files import SharedLock
 from deployments.local.layout import PROJECT_ROOT, STACK_LOCK, log_file, prepare, remove
-from deployments.local.ports import choose_port
+from deployments.local.ports import LOOPBACK, choose_port, holder, is_free
 from deployments.local.postgres import LocalPostgres
 from deployments.local.processes import Phase, ProcessRecord, Service
 from deployments.local.secrets import Secrets
@@ -172,14 +172,16 @@ class LocalStack:
     def start_prefect_server(self) -> ProcessRecord:
         """Start the Prefect server and wait until its API answers. Needs PostgreSQL."""
         with self.exclusive("starting the Prefect server"):
-            port = self.port(services.PREFECT_SERVER, services.PREFECT_PORT)
-            service = services.prefect_server(
-                prefect_variables(self.home, port),
-                port=port,
-                postgres_port=self._postgres_port(),
-                password=self.secrets.password(PREFECT_DATABASE),
-            )
-            return self.start_service(service)
+
+            def service(port: int) -> Service:
+                return services.prefect_server(
+                    prefect_variables(self.home, port),
+                    port=port,
+                    postgres_port=self._postgres_port(),
+                    password=self.secrets.password(PREFECT_DATABASE),
+                )
+
+            return self.start_on_port(services.PREFECT_SERVER, services.PREFECT_PORT, service)
 
     def start_worker(self) -> ProcessRecord:
         """Start the worker and wait until the server has heard from it. Needs the Prefect server."""
@@ -216,6 +218,29 @@ class LocalStack:
             record = record.in_phase(Phase.RUNNING)
             self._save(record)
             return record
+
+    def start_on_port(self, name: str, preferred: int, service: Callable[[int], Service]) -> ProcessRecord:
+        """Start a service on a port: the one it had, else the preferred, else any; on another one if that is taken by
+        somebody else while the service starts, as by a second stack that comes up beside this one.
+
+        Args:
+            service: makes it, for a port.
+        """
+        with self.exclusive(f"starting {name}"):
+            for _attempt in range(3):
+                port = self.port(name, preferred)
+                try:
+                    return self.start_service(service(port))
+                except LocalStackError:
+                    record = self._state.read().processes.get(name)
+                    if is_free(port) or (record is not None and processes.is_running(record)):
+                        raise
+                    logger.info("port %d was taken in that moment by %s", port, holder(port))
+            raise LocalStackError(
+                f"{name} could not get a port: each one tried was taken while it started.",
+                where=f"{LOOPBACK}:{port}, which now belongs to {holder(port)}",
+                remedy="Run the same command again.",
+            )
 
     def stop_service(self, name: str) -> bool:
         """Stop one service; True if it had to be ended."""

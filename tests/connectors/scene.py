@@ -2,51 +2,30 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import psutil
 import psycopg
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
 
 from connectors.connections import EnvironmentConnections
 from connectors.failpoints import FAILPOINTS
 from connectors.ingest import Destination, ingest
-from connectors.model import Cursor, WriteDisposition
+from connectors.model import Cursor, Window, WriteDisposition
 from connectors.postgres import PostgresSource
 from tests.conftest import Warehouse
 from tests.connectors.examples import erp
+from tests.victims import Victim, sleeper
 
-LOAD = """
-import sys
-from sqlalchemy.engine import make_url
-from connectors.connections import EnvironmentConnections, StoreLocation
-from connectors.destinations.landing import Landing
-from connectors.ingest import Destination, ingest
-from connectors.model import Window
-from tests.connectors.scene import source_of
-
-_, write, source_url, loader_url, landing, lease, *window = sys.argv
-source = source_of(write)
-connections = EnvironmentConnections({"HEADWATER_ERP_URL": source_url})
-destination = Destination(make_url(loader_url), Landing(StoreLocation(landing)))
-print("ready", flush=True)
-ingest(
-    source, source.streams[0], connections, destination,
-    window=Window.parse(*window) if window else None, run="the victim", lease_seconds=float(lease),
-)
-"""
 COMMITTED = FAILPOINTS.index("committed")
 WRITES = [write.value for write in WriteDisposition]
-_SOURCE = "HEADWATER_ERP_URL"
 UNAVAILABLE = "connectors.errors.DestinationUnavailableError: "
 
 State = tuple[int, int]
@@ -88,6 +67,7 @@ class Scene:
         self.destination = destination
         self.landing = landing
         self.write = "merge" if write == "first" else write
+        self._source = source_of(self.write)
         self.states = [_EMPTY]
         """What the source has been, oldest first: all that raw may ever be."""
         connection.execute("create table t (id int primary key, v text, at timestamptz, changed timestamptz)")
@@ -111,38 +91,23 @@ class Scene:
         self.states.append(self._state())
 
     def load(self) -> None:
-        source = source_of(self.write)
-        ingest(source, source.streams[0], EnvironmentConnections({_SOURCE: self._source_url()}), self.destination)
+        ingest(self._source, self._source.streams[0], self._connections(), self.destination)
 
     def process(
-        self, *window: str, lease: float = 60, url: str | None = None, **environment: str
-    ) -> subprocess.Popen[str]:
-        """A process that loads; it has its imports behind it when this returns."""
-        loader = url or self.warehouse.url("loader").render_as_string(hide_password=False)
-        arguments = [self.write, self._source_url(), loader, self.landing.as_uri(), str(lease), *window]
-        process = subprocess.Popen(
-            [sys.executable, "-c", LOAD, *arguments],
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
-        process.stdout.readline()
-        return process
+        self, window: Window | None = None, *, lease: float = 60, url: str | None = None, **environment: str
+    ) -> Victim:
+        """A process that loads."""
+        return Victim(self._loading(window, lease, url), **environment)
 
-    def sleeper(self, name: str, *, lease: float = 60) -> subprocess.Popen[str]:
+    def sleeper(self, name: str, *, lease: float = 60) -> Victim:
         """A process that loads and has stopped at a named instant."""
-        process = self.process(lease=lease, HEADWATER_FAILPOINT=name, HEADWATER_FAILPOINT_SIGNAL="STOP")
-        until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, f"it stops at {name}")
-        return process
+        return sleeper(name, self._loading(None, lease))
 
     def seconds(self) -> float:
-        """How long a load takes that nobody disturbs, once its process has its imports behind it."""
+        """How long a load takes that nobody disturbs."""
         process = self.process()
         begun = time.monotonic()
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
+        assert process.wait() == 0, process.said
         return time.monotonic() - begun
 
     def raw(self) -> list[tuple[object, ...]]:
@@ -174,11 +139,16 @@ class Scene:
             top = "select value::timestamptz = (select max(changed) from raw_erp.t) from ops.watermarks"
             assert self.warehouse.query(top) == [(True,)]
 
-    def _source_url(self) -> str:
-        """Not on the warehouse's server, maybe."""
+    def _loading(self, window: Window | None, lease: float, url: str | None = None) -> Callable[[], object]:
+        destination = replace(self.destination, warehouse=make_url(url)) if url else self.destination
+        options = {"window": window, "run": "the victim", "lease_seconds": lease}
+        return partial(ingest, self._source, self._source.streams[0], self._connections(), destination, **options)
+
+    def _connections(self) -> EnvironmentConnections:
+        """The source may be on another server than the warehouse."""
         info = self.connection.info
         url = URL.create("postgresql+psycopg", info.user, info.password, info.host, info.port, info.dbname)
-        return url.render_as_string(hide_password=False)
+        return EnvironmentConnections({"HEADWATER_ERP_URL": url.render_as_string(hide_password=False)})
 
     def _state(self) -> State:
         row = self.connection.execute(f"select {_STATE} from t".encode()).fetchone()
@@ -245,13 +215,6 @@ class Watcher:
         assert not foreign, "raw was something that the source never was"
         ages = [self._scene.states.index(state) for state, _, _ in self._seen]
         assert ages == sorted(ages), "raw went back to an older state"
-
-
-def until(condition: Callable[[], object], what: str, *, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain that {what}"
-        time.sleep(0.02)
 
 
 def ending(errors: str) -> str:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import psutil
 import pytest
 
 from connectors.backfill import BackfillState, Worker, backfills, begin, failures, load, progress, set_state, work
@@ -27,7 +25,8 @@ from connectors.windows import WindowState, ledger_windows, windows_of
 from tests.conftest import Answer, Api, Warehouse
 from tests.connectors.examples import Prepare, Shop, connections, database, erp, raw, shop_source
 from tests.connectors.examples import load as load_new
-from tests.connectors.scene import until
+from tests.victims import Victim, kill_at, sleeper
+from tests.waiting import until
 
 FIRST = datetime(2024, 3, 1, tzinfo=UTC)
 DAYS = 30
@@ -214,30 +213,16 @@ def test_windows_that_cannot_be_loaded_are_found_and_the_others_loaded(
     assert raw(scene.warehouse, ROWS) == whole
 
 
-KILLED = """
-import sys
-from uuid import UUID
-from sqlalchemy.engine import make_url
-from connectors.backfill import work
-from connectors.connections import EnvironmentConnections, StoreLocation
-from connectors.destinations.landing import Landing
-from connectors.ingest import Destination
-from tests.connectors.test_backfill import source
-
-_, backfill_id, shop_url, loader_url, landing = sys.argv
-connections = EnvironmentConnections({"HEADWATER_SHOP_URL": shop_url, "HEADWATER_SHOP_KEY": "sesame"})
-destination = Destination(make_url(loader_url), Landing(StoreLocation(landing)))
-work(UUID(backfill_id), source(), source().streams[0], connections, destination, run="the other")
-"""
-
-
-def worker_process(scene: Scene, backfill_id: UUID, landing: Path, **environment: str) -> subprocess.Popen[str]:
-    url = scene.destination.warehouse.render_as_string(hide_password=False)
-    return subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(backfill_id), scene.api.url, url, landing.as_uri()],
-        env={**os.environ, **environment},
-        stderr=subprocess.PIPE,
-        text=True,
+def working(scene: Scene, backfill_id: UUID) -> Callable[[], object]:
+    """What another process does, which works on a backfill."""
+    return partial(
+        work,
+        backfill_id,
+        scene.source,
+        scene.source.streams[0],
+        connections(scene.api),
+        scene.destination,
+        run="the other",
     )
 
 
@@ -251,11 +236,7 @@ def test_after_three_failures_and_a_kill_exactly_the_rest_is_done(
     watermark = scene.warehouse.query("select * from ops.watermarks")
     scene.break_days(7, 8, 21)
     backfill_id = begin(scene.plan(), scene.destination.warehouse, rows_at_once=PER_DAY)
-    with worker_process(
-        scene, backfill_id, landing_folder, HEADWATER_FAILPOINT="rows-written:25", HEADWATER_FAILPOINT_SIGNAL="KILL"
-    ) as victim:
-        victim.wait(timeout=120)
-    assert victim.returncode == -9
+    kill_at("rows-written:25", working(scene, backfill_id))
     left = {number for number, state in scene.states().items() if state is not WindowState.LOADED}
     assert {7, 8, 21} < left
     assert len(left) < 10
@@ -273,8 +254,7 @@ def test_a_batch_of_a_worker_that_died_is_taken_by_another(
     whole: list[tuple[Any, ...]], scene: Scene, landing_folder: Path
 ) -> None:
     backfill_id = begin(scene.plan(), scene.destination.warehouse, rows_at_once=PER_DAY)
-    with worker_process(scene, backfill_id, landing_folder, HEADWATER_FAILPOINT="all-copied:4") as victim:
-        victim.wait(timeout=120)
+    kill_at("all-copied:4", working(scene, backfill_id))
     work(backfill_id, scene.source, scene.source.streams[0], connections(scene.api), scene.destination)
     assert progress(scene.destination.warehouse, backfill_id).loaded == DAYS
     assert raw(scene.warehouse, ROWS) == whole
@@ -286,7 +266,7 @@ def test_workers_share_a_backfill_beside_loads_of_what_is_new(
     whole: list[tuple[Any, ...]], scene: Scene, landing_folder: Path
 ) -> None:
     backfill_id = begin(scene.plan(), scene.destination.warehouse, rows_at_once=PER_DAY, at_once=3)
-    others = [worker_process(scene, backfill_id, landing_folder) for _ in range(2)]
+    others = [Victim(working(scene, backfill_id)) for _ in range(2)]
     stop = threading.Event()
     errors: list[Exception] = []
 
@@ -302,7 +282,7 @@ def test_workers_share_a_backfill_beside_loads_of_what_is_new(
     try:
         work(backfill_id, scene.source, scene.source.streams[0], connections(scene.api), scene.destination)
         for other in others:
-            assert other.wait(timeout=120) == 0, other.communicate()[1]
+            assert other.wait(120) == 0, other.said
     finally:
         stop.set()
         thread.join()
@@ -322,20 +302,14 @@ def test_commits_of_one_stream_take_turns(whole: list[tuple[Any, ...]], scene: S
     scene.backfill(first=0, last=10)
     first = begin(scene.plan(first=10, last=20), scene.destination.warehouse)
     second = begin(scene.plan(first=20, last=30), scene.destination.warehouse)
-    stopped = worker_process(
-        scene, first, landing_folder, HEADWATER_FAILPOINT="rows-written", HEADWATER_FAILPOINT_SIGNAL="STOP"
-    )
-    try:
-        until(lambda: psutil.Process(stopped.pid).status() == psutil.STATUS_STOPPED, "it stops")
-        other = worker_process(scene, second, landing_folder)
+    with sleeper("rows-written", working(scene, first)) as stopped:
+        other = Victim(working(scene, second))
         landed = "select from ops.loads where status = 'landed' and window_start = %s"
         until(lambda: scene.warehouse.query(landed, [day(20)]), "the other has landed")
         time.sleep(1)
         assert scene.warehouse.query(landed, [day(20)]), "and waits"
-        stopped.send_signal(signal.SIGCONT)
-        assert (stopped.wait(timeout=60), other.wait(timeout=60)) == (0, 0)
-    finally:
-        stopped.kill()
+        stopped.send(signal.SIGCONT)
+        assert (stopped.wait(), other.wait()) == (0, 0)
     order = "select window_start from ops.loads where window_start >= %s and status = 'loaded' order by raw_loaded_at"
     assert [start for (start,) in scene.warehouse.query(order, [day(10)])] == [day(10), day(20)]
     assert raw(scene.warehouse, ROWS) == whole

@@ -5,47 +5,45 @@ Each worker is a process of its own. `make chaos` kills at twenty random instant
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import psutil
 import pytest
 
 from connectors import backfill
 from connectors.backfill import begin, progress, work
+from connectors.connections import EnvironmentConnections
+from connectors.ingest import Destination
+from connectors.rest import RestSource
 from tests.connectors.examples import connections, raw
-from tests.connectors.scene import ending, until
-from tests.connectors.test_backfill import DAYS, KILLED, PER_DAY, ROWS, Scene, scene, whole
+from tests.connectors.scene import ending
+from tests.connectors.test_backfill import DAYS, PER_DAY, ROWS, Scene, scene, whole, working
 from tests.machine import Machine, machine
+from tests.victims import Victim, sleeper
+from tests.waiting import until
 
 __all__ = ["scene", "whole"]
 
 Record = Callable[[str, object], None]
 
 
-def worker(
-    scene: Scene, backfill_id: UUID, landing: Path, on: Machine | None = None, **environment: str
-) -> subprocess.Popen[str]:
-    """A process that works on a backfill, here or on another machine."""
-    seen = on.seen_from_there if on else str
-    loader = seen(scene.destination.warehouse.render_as_string(hide_password=False))
-    python = [*(on.prefix if on else ()), sys.executable]
-    return subprocess.Popen(
-        [*python, "-c", KILLED, str(backfill_id), seen(scene.api.url), loader, landing.as_uri()],
-        env={**os.environ, **environment},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def worker(scene: Scene, backfill_id: UUID, **environment: str) -> Victim:
+    """A process that works on a backfill."""
+    return Victim(working(scene, backfill_id), **environment)
+
+
+def work_elsewhere(machine: Machine, backfill_id: UUID, api: str, destination: Destination, source: RestSource) -> None:
+    machine.enter()
+    where = EnvironmentConnections({"HEADWATER_SHOP_URL": api, "HEADWATER_SHOP_KEY": "sesame"})
+    work(backfill_id, source, source.streams[0], where, destination, run="the other")
 
 
 def finish(scene: Scene, backfill_id: UUID) -> None:
@@ -65,13 +63,6 @@ def check(scene: Scene, backfill_id: UUID, whole: list[tuple[Any, ...]]) -> None
     assert scene.warehouse.query("select from pg_tables where schemaname = 'loading'") == [], "nor a table of one"
 
 
-def asleep(process: subprocess.Popen[str]) -> psutil.Process:
-    """The worker of a process, once it has stopped; `ip netns exec` becomes what it runs."""
-    found = psutil.Process(process.pid)
-    until(lambda: found.status() == psutil.STATUS_STOPPED, "it stops")
-    return found
-
-
 @pytest.mark.parametrize("kills", [1, pytest.param(20, marks=pytest.mark.chaos)])
 def test_one_of_two_workers_is_killed_at_a_random_instant_and_the_other_does_the_rest(
     whole: list[tuple[Any, ...]],
@@ -84,23 +75,21 @@ def test_one_of_two_workers_is_killed_at_a_random_instant_and_the_other_does_the
     took = []
     for number in range(kills):
         backfill_id = begin(scene.plan(), scene.destination.warehouse, rows_at_once=2 * PER_DAY, at_once=2)
-        victim = worker(scene, backfill_id, landing_folder)
+        victim = worker(scene, backfill_id)
         has_begun = partial(
             scene.warehouse.query,
             "select from ops.backfill_windows where holder is not null and backfill_id = %s",
             [backfill_id],
         )
         until(has_begun, "it has begun")
-        other = worker(scene, backfill_id, landing_folder)
+        other = worker(scene, backfill_id)
         begun = time.monotonic()
         time.sleep(random.random() * (seconds or 1.0))
-        victim.kill()
+        assert victim.kill() in (-signal.SIGKILL, 0)
         killed = time.monotonic()
-        assert other.wait(timeout=120) == 0, other.communicate()[1]
+        assert other.wait(120) == 0, other.said
         took.append(time.monotonic() - killed)
         seconds = seconds or time.monotonic() - begun
-        assert victim.wait() in (-signal.SIGKILL, 0)
-        victim.communicate()
         check(scene, backfill_id, whole)
         if number < kills - 1:
             scene.warehouse.execute(
@@ -117,21 +106,15 @@ def test_a_worker_that_sleeps_loses_its_batch_and_commits_nothing_when_it_wakes_
     """Its machine was suspended: its sessions are there, and say nothing."""
     monkeypatch.setattr(backfill, "_SILENT_SECONDS", 2.0)
     backfill_id = begin(scene.plan(), scene.destination.warehouse, rows_at_once=PER_DAY)
-    sleeper = worker(
-        scene, backfill_id, landing_folder, HEADWATER_FAILPOINT="landed-noted:3", HEADWATER_FAILPOINT_SIGNAL="STOP"
-    )
-    try:
-        asleep(sleeper)
+    with sleeper("landed-noted:3", working(scene, backfill_id)) as victim:
         scene.warehouse.execute("update ops.streams set lease_until = now()")  # as after a minute
         finish(scene, backfill_id)
         check(scene, backfill_id, whole)
         before = scene.warehouse.query("select * from ops.backfill_windows order by window_start")
         loads = scene.warehouse.query("select * from ops.loads order by load_id")
-        sleeper.send_signal(signal.SIGCONT)
-        _, errors = sleeper.communicate(timeout=60)
-    finally:
-        sleeper.kill()
-    assert "This run lost the stream while it was stopped" in errors
+        victim.send(signal.SIGCONT)
+        victim.wait()
+    assert "This run lost the stream while it was stopped" in victim.said
     assert scene.warehouse.query("select * from ops.backfill_windows order by window_start") == before
     assert scene.warehouse.query("select * from ops.loads order by load_id") == loads
     check(scene, backfill_id, whole)
@@ -149,28 +132,19 @@ def test_a_machine_that_is_cut_off_loses_its_batch_and_commits_nothing_when_it_i
     """Its link is down: its sessions are there until the server misses them. In its commit it holds locks meanwhile."""
     with machine() as elsewhere:
         backfill_id = begin(scene.plan(), scene.destination.warehouse, rows_at_once=PER_DAY)
-        lost = worker(
-            scene,
-            backfill_id,
-            landing_folder,
-            elsewhere,
-            HEADWATER_FAILPOINT=f"{name}:3",
-            HEADWATER_FAILPOINT_SIGNAL="STOP",
-        )
-        try:
-            asleep(lost)
+        destination = replace(scene.destination, warehouse=scene.destination.warehouse.set(host=elsewhere.gateway))
+        api = elsewhere.seen_from_there(scene.api.url)
+        there = partial(work_elsewhere, elsewhere, backfill_id, api, destination, scene.source)
+        with sleeper(f"{name}:3", there) as lost:
             elsewhere.cut()
-            lost.send_signal(signal.SIGCONT)  # it goes on, and nobody hears it
+            lost.send(signal.SIGCONT)  # it goes on, and nobody hears it
             begun = time.monotonic()
             finish(scene, backfill_id)
             took = time.monotonic() - begun
             check(scene, backfill_id, whole)
             loads = scene.warehouse.query("select * from ops.loads order by load_id")
             elsewhere.mend()
-            _, errors = lost.communicate(timeout=300)
-        finally:
-            lost.kill()
-    assert ending(errors) or lost.returncode in (0, 1), errors
+            assert lost.wait(300) == 0 or ending(lost.said), lost.said
     assert scene.warehouse.query("select * from ops.loads order by load_id") == loads
     check(scene, backfill_id, whole)
     record_property("seconds until all was loaded after the cut", round(took, 1))

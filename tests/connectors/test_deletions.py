@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +40,8 @@ from tests.connectors.examples import (
     shop_source,
     weather,
 )
+from tests.victims import kill_at, sleeper
+from tests.waiting import until
 
 CURSOR = Cursor("changed")
 TABLE = """
@@ -72,8 +72,11 @@ class Erp:
         return load_table(self.source, self.connection, self.warehouse, self.destination)
 
     def compare(self, **options: Any) -> LoadReport:
+        return self.comparing(**options)()
+
+    def comparing(self, **options: Any) -> Callable[[], LoadReport]:
         where = database(self.connection, self.warehouse)
-        return find_deleted(self.source, self.source.streams[0], where, self.destination, **options)
+        return partial(find_deleted, self.source, self.source.streams[0], where, self.destination, **options)
 
     def deleted(self, key: str = "id") -> list[Any]:
         found = self.warehouse.query(f"select {key} from raw_erp.t where _deleted_at is not null")
@@ -433,39 +436,6 @@ def test_documents_are_rebuilt_as_they_were_marked(api: Api, warehouse: Warehous
     assert raw(warehouse) == before
 
 
-COMPARE = """
-import sys
-from sqlalchemy.engine import make_url
-from connectors.connections import EnvironmentConnections, StoreLocation
-from connectors.deletions import find_deleted
-from connectors.destinations.landing import Landing
-from connectors.ingest import Destination
-from tests.connectors.test_deletions import table
-
-_, source_url, loader_url, landing, lease = sys.argv
-source = table()
-connections = EnvironmentConnections({"HEADWATER_ERP_URL": source_url})
-destination = Destination(make_url(loader_url), Landing(StoreLocation(landing)))
-print("ready", flush=True)
-find_deleted(source, source.streams[0], connections, destination, run="the victim", lease_seconds=float(lease))
-"""
-
-
-def process(shop: Erp, landing: Path, *, lease: float = 60, **environment: str) -> subprocess.Popen[str]:
-    source = database(shop.connection, shop.warehouse)._environment["HEADWATER_ERP_URL"]
-    loader = shop.warehouse.url("loader").render_as_string(hide_password=False)
-    started = subprocess.Popen(
-        [sys.executable, "-c", COMPARE, source, loader, landing.as_uri(), str(lease)],
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert started.stdout is not None
-    started.stdout.readline()
-    return started
-
-
 REACHED = [name for name in FAILPOINTS if name not in ("rows-quarantined", "watermark-moved")]
 SHORT = ("chunk-landed", "landed-noted", "rows-written", "committed")
 
@@ -478,8 +448,7 @@ def test_a_kill_marks_all_or_nothing_and_keys_left_behind_are_never_taken_up(
 ) -> None:
     shop = open_erp()
     shop.at_source("delete from t where id in (3, 5)")
-    killed = process(shop, landing_folder, HEADWATER_FAILPOINT=name)
-    assert killed.wait(60) == -signal.SIGKILL, killed.stderr.read() if killed.stderr else ""
+    kill_at(name, shop.comparing())
     assert shop.deleted() == ([3, 5] if name == "committed" else [])
     # A row that raw gets now is not among the keys that the dead run had read.
     shop.at_source("insert into t values (101, 'new', now())")
@@ -496,20 +465,15 @@ def test_a_kill_marks_all_or_nothing_and_keys_left_behind_are_never_taken_up(
 def test_a_comparison_that_slept_through_a_load_marks_nothing(open_erp: Open, landing_folder: Path, name: str) -> None:
     shop = open_erp()
     shop.at_source("delete from t where id in (3, 5)")
-    sleeper = process(shop, landing_folder, lease=1, HEADWATER_FAILPOINT=name, HEADWATER_FAILPOINT_SIGNAL="STOP")
-    try:
-        asleep = "select from ops.streams where lease_until < now() and holder = 'the victim'"
-        while not shop.warehouse.query(asleep):
-            time.sleep(0.1)
+    with sleeper(name, shop.comparing(run="the victim", lease_seconds=1)) as victim:
+        lease_over = "select from ops.streams where lease_until < now() and holder = 'the victim'"
+        until(lambda: shop.warehouse.query(lease_over), "its lease ends")
         shop.at_source("insert into t values (101, 'new', now())")
         shop.load()
         before = shop.raw()
-        sleeper.send_signal(signal.SIGCONT)
-        _, errors = sleeper.communicate(timeout=60)
-    finally:
-        sleeper.kill()
-        sleeper.wait()
-    assert "FencedError: This run lost the stream" in errors
+        victim.send(signal.SIGCONT)
+        victim.wait()
+    assert "FencedError: This run lost the stream" in victim.said
     assert shop.raw() == before
     assert shop.compare().deleted == 2
     assert shop.deleted() == [3, 5]

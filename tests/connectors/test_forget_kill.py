@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from connectors.connections import EnvironmentConnections
+from connectors.destinations.warehouse.connection import connect
+from connectors.destinations.warehouse.forget_requests import open_requests
 from connectors.failpoints import FORGET_FAILPOINTS
+from connectors.forget import Roles, forget, resume
+from connectors.forget_keys import subject_of
 from connectors.ingest import Destination, ingest
 from connectors.rebuild import rebuild
 from connectors.rest import RestSource
@@ -27,44 +29,19 @@ from tests.connectors.forgetting import (
     forgotten,
     resumed,
 )
+from tests.victims import kill_at
 
-FORGET = """
-import sys
-from sqlalchemy.engine import make_url
-from connectors.connections import EnvironmentConnections, StoreLocation
-from connectors.destinations.landing import Landing
-from connectors.forget import Roles, forget, resume
-from connectors.forget_keys import subject_of
-from connectors.destinations.warehouse.connection import connect
-from connectors.destinations.warehouse.forget_requests import open_requests
-from connectors.ingest import Destination
-from tests.connectors.forgetting import MODELS
-from tests.connectors.test_forget_kill import source
 
-_, key, loader, owner, transformer, publisher, landing = sys.argv
-destination = Destination(make_url(loader), Landing(StoreLocation(landing)))
-roles = Roles(make_url(owner), make_url(transformer), make_url(publisher))
-if key:
+def forget_by_key(key: str, destination: Destination, roles: Roles) -> None:
     subject = subject_of(source(), source().streams[0], [key], EnvironmentConnections({}))
     forget(subject, destination, roles, MODELS, by="the victim")
-else:
+
+
+def resume_all(destination: Destination, roles: Roles) -> None:
     with connect(roles.owner, "victim") as connection:
         requests = open_requests(connection)
     for request in requests:
         resume(request, source(), source().streams[0], destination, roles, MODELS)
-"""
-LOAD = """
-import sys
-from sqlalchemy.engine import make_url
-from connectors.connections import EnvironmentConnections, StoreLocation
-from connectors.destinations.landing import Landing
-from connectors.ingest import Destination, ingest
-from tests.connectors.test_forget_kill import source
-
-_, api, loader, landing = sys.argv
-where = EnvironmentConnections({"HEADWATER_SHOP_URL": api, "HEADWATER_SHOP_KEY": "sesame"})
-ingest(source(), source().streams[0], where, Destination(make_url(loader), Landing(StoreLocation(landing))))
-"""
 
 
 def source() -> RestSource:
@@ -73,17 +50,6 @@ def source() -> RestSource:
 
 def canary(number: int) -> str:
     return f"canary.{number:02}@birds.test"
-
-
-def kill(script: str, instant: str, *arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        env={**os.environ, "HEADWATER_FAILPOINT": instant},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == -signal.SIGKILL, (instant, done.stderr)
 
 
 @pytest.fixture
@@ -109,16 +75,15 @@ def loaded(api: Api, warehouse: Warehouse, destination: Destination) -> Warehous
 def test_whoever_resumes_a_run_that_was_killed_ends_it(
     api: Api, loaded: Warehouse, destination: Destination, landing_folder: Path, instants: tuple[str, ...]
 ) -> None:
-    roles = ("loader", "owner", "transformer", "publisher")
-    urls = [*(loaded.url(role).render_as_string(hide_password=False) for role in roles), landing_folder.as_uri()]
+    roles = Roles(*(loaded.url(role) for role in ("owner", "transformer", "publisher")))
     gone: list[str] = []
     for number, instant in enumerate(instants, 1):
         if instant == "generations-forgotten":  # reached by who resumes it, once all is built
             forgotten(source(), loaded, destination, str(number), lineage=MODELS)
             build_again(loaded)
-            kill(FORGET, instant, "", *urls)
+            kill_at(instant, partial(resume_all, destination, roles))
         else:
-            kill(FORGET, instant, str(number), *urls)
+            kill_at(instant, partial(forget_by_key, str(number), destination, roles))
         # Neither a load nor a rebuild brings it back, and raw is whole for all others.
         report = ingest(source(), source().streams[0], connections(api), destination)[-1]
         assert (report.forgotten, report.inserted) == (number, 0), instant
@@ -146,8 +111,7 @@ def test_a_load_that_is_killed_while_it_leaves_rows_out_is_taken_up_without_them
     api.answer = lambda _: Answer({"result": {"orders": rows}})
     ingest(source(), source().streams[0], connections(api), destination)
     forgotten(source(), warehouse, destination, "2")
-    loader = warehouse.url("loader").render_as_string(hide_password=False)
-    kill(LOAD, instant, api.url, loader, landing_folder.as_uri())
+    kill_at(instant, partial(ingest, source(), source().streams[0], connections(api), destination))
     reports = ingest(source(), source().streams[0], connections(api), destination)
     assert [(each.extracted, each.forgotten) for each in reports] == [(3, 1), (3, 1)]
     assert raw(warehouse, "id") == [(1,), (3,)]

@@ -173,13 +173,12 @@ def test_a_warehouse_that_is_full_is_said_to_be_and_loses_nothing(
     process = scene.sleeper(name)
     try:
         small.fill()
-        process.send_signal(signal.SIGCONT)
-        _, errors = process.communicate(timeout=60)
+        process.send(signal.SIGCONT)
+        code = process.wait()
     finally:
         process.kill()
-        process.wait()
-    assert ending(errors).startswith(f"{UNAVAILABLE}The warehouse's disk is full"), errors
-    assert process.returncode == 1
+    assert ending(process.said).startswith(f"{UNAVAILABLE}The warehouse's disk is full"), process.said
+    assert code == 1
     small.free()
     scene.check_after_kill(committed=False)
     scene.check_after_rerun()
@@ -206,12 +205,11 @@ def test_a_full_disk_of_the_server_s_log_loses_nothing(
     process = scene.sleeper("commit-begun")
     try:
         small.fill()
-        process.send_signal(signal.SIGCONT)
-        _, errors = process.communicate(timeout=120)
+        process.send(signal.SIGCONT)
+        process.wait(120)
     finally:
         process.kill()
-        process.wait()
-    assert ending(errors).startswith(UNAVAILABLE), errors
+    assert ending(process.said).startswith(UNAVAILABLE), process.said
     small.free()
     own_server.start()
     scene.check_after_kill(committed=False)

@@ -30,7 +30,7 @@ from tests.connectors.examples import (
     load_table,
     raw,
 )
-from tests.connectors.scene import until
+from tests.waiting import until
 
 
 def test_a_table_arrives_with_its_types_bit_for_bit(

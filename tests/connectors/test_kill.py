@@ -30,7 +30,7 @@ def instants() -> list[object]:
 def test_a_kill_at_a_named_instant_leaves_all_or_nothing(scene: Scene, name: str) -> None:
     with Watcher(scene):
         process = scene.process(HEADWATER_FAILPOINT=name)
-        assert process.wait(60) == -signal.SIGKILL, process.stderr.read() if process.stderr else ""
+        assert process.wait() == -signal.SIGKILL, process.said
         scene.check_after_kill(committed=FAILPOINTS.index(name) >= COMMITTED)
         scene.check_after_rerun()
 
@@ -49,8 +49,7 @@ def test_kills_at_random_instants_lose_nothing_and_double_nothing(
             scene.change()
             process = scene.process()
             time.sleep(random.random() * seconds)
-            process.kill()
-            killed += process.wait() == -signal.SIGKILL
+            killed += process.kill() == -signal.SIGKILL
             if number % 5 == 4:
                 scene.check_after_rerun()
         scene.check_after_rerun()

@@ -10,7 +10,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -29,7 +28,9 @@ from connectors.ingest import Destination
 from deployments.local.postgres import LocalPostgres
 from tests.conftest import Server, Warehouse, create_warehouse
 from tests.connectors.examples import Prepare
-from tests.connectors.scene import COMMITTED, UNAVAILABLE, WRITES, Scene, ending, until
+from tests.connectors.scene import COMMITTED, UNAVAILABLE, WRITES, Scene, ending
+from tests.victims import Victim
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +66,13 @@ def stop(local: LocalPostgres) -> None:
     until(lambda: cluster.running() is None, "the server ends")
 
 
-def ended(process: subprocess.Popen[str]) -> bool:
+def ended(process: Victim) -> bool:
     """Whether the load was done; if it was not, that it said so in one clear error."""
-    try:
-        _, errors = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode in (0, 1)
-    assert process.returncode == 0 or ending(errors).startswith(UNAVAILABLE), errors
-    return process.returncode == 0
+    with process:
+        code = process.wait()
+    assert code in (0, 1)
+    assert code == 0 or ending(process.said).startswith(UNAVAILABLE), process.said
+    return code == 0
 
 
 def stops() -> list[object]:
@@ -87,11 +86,10 @@ def test_a_server_stopped_at_a_named_instant_loses_nothing(doomed: Scene, own_se
     process = doomed.sleeper(name)
     try:
         stop(own_server)
-        process.send_signal(signal.SIGCONT)
+        process.send(signal.SIGCONT)
         done = ended(process)
     finally:
         process.kill()
-        process.wait()
         own_server.start()
     committed = FAILPOINTS.index(name) >= COMMITTED
     assert committed or not done
@@ -115,7 +113,6 @@ def test_a_server_stopped_at_random_instants_loses_nothing(doomed: Scene, own_se
             outcomes[ended(process)] += 1
         finally:
             process.kill()
-            process.wait()
             own_server.start()
         assert doomed.raw() in (doomed.before, doomed.there())
         assert not doomed.is_ahead()
@@ -227,14 +224,14 @@ def test_a_link_cut_at_the_commit_is_settled_by_the_ledger(scene: Scene, heard: 
     for _ in range(times):
         with link(scene.warehouse, commit_is_heard=heard) as cut:
             process = scene.process(url=cut.url)
-            _, errors = process.communicate(timeout=60)
+            code = process.wait()
         assert cut.broken.is_set(), "no COMMIT came by"
         if heard:
-            assert process.returncode == 0, errors
-            assert "The connection broke at the commit" in errors
+            assert code == 0, process.said
+            assert "The connection broke at the commit" in process.said
         else:
-            assert process.returncode == 1
-            assert ending(errors).startswith(f"{UNAVAILABLE}The warehouse broke off"), errors
+            assert code == 1
+            assert ending(process.said).startswith(f"{UNAVAILABLE}The warehouse broke off"), process.said
         scene.check_after_kill(committed=heard)
         scene.check_after_rerun()
         scene.before = scene.raw()
@@ -246,7 +243,7 @@ def test_a_link_cut_at_the_commit_is_settled_by_the_ledger(scene: Scene, heard: 
 def test_a_link_cut_at_any_byte_loses_nothing(scene: Scene) -> None:
     with link(scene.warehouse) as whole:
         process = scene.process(url=whole.url)
-        assert process.wait(60) == 0
+        assert process.wait() == 0
     outcomes: Counter[bool] = Counter()
     for _ in range(35):
         scene.before = scene.raw()

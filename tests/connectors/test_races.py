@@ -14,8 +14,10 @@ import psycopg
 import pytest
 
 from connectors.failpoints import FAILPOINTS
+from connectors.model import Window
 from connectors.rebuild import rebuild
-from tests.connectors.scene import COMMITTED, Scene, Watcher, ending, source_of, until
+from tests.connectors.scene import COMMITTED, Scene, Watcher, ending, source_of
+from tests.waiting import until
 
 FENCED = "connectors.errors.FencedError: This run lost the stream"
 STOPPED = "connectors.errors.DestinationUnavailableError: This run was stopped within its transaction"
@@ -47,20 +49,19 @@ def test_a_run_that_wakes_up_after_its_successor_commits_nothing_and_says_why(sc
             scene.change()
             scene.load()
             after = everything(scene)
-            process.send_signal(signal.SIGCONT)
-            _, errors = process.communicate(timeout=60)
+            process.send(signal.SIGCONT)
+            code = process.wait()
         finally:
             process.kill()
-            process.wait()
         assert everything(scene) == after
         assert scene.raw() == scene.there()
         if FAILPOINTS.index(name) >= COMMITTED:
-            assert process.returncode == 0, f"it had committed before it slept: {errors}"
+            assert code == 0, f"it had committed before it slept: {process.said}"
         else:
             # Within its transaction, the server ended the sleeper's session; before it, the fence stopped it.
             in_commit = FAILPOINTS.index(name) >= FAILPOINTS.index("commit-begun")
-            assert ending(errors).startswith(STOPPED if in_commit else FENCED), errors
-            assert process.returncode == 1
+            assert ending(process.said).startswith(STOPPED if in_commit else FENCED), process.said
+            assert code == 1
         scene.change()
         scene.check_after_rerun()
 
@@ -75,13 +76,11 @@ def test_raw_is_what_landed_also_when_a_sleeper_wrote_the_manifest(scene: Scene)
         scene.change()
         successor = scene.sleeper("all-copied")
         for process in (sleeper, successor):
-            process.send_signal(signal.SIGCONT)
-            process.wait(60)
-        assert (sleeper.returncode, successor.returncode) == (1, 0), successor.communicate()[1]
+            process.send(signal.SIGCONT)
+        assert (sleeper.wait(), successor.wait()) == (1, 0), successor.said
     finally:
         for process in (sleeper, successor or sleeper):
             process.kill()
-            process.wait()
     before = scene.raw()
     rebuild(source_of("replace"), source_of("replace").streams[0], scene.destination)
     assert scene.raw() == before
@@ -135,11 +134,10 @@ def test_runs_and_a_backfill_at_once_come_out_as_one_after_the_other(scene: Scen
     for _ in range(rounds):
         with changing(scene):
             processes = [scene.process() for _ in range(runs // 2)]
-            processes.append(scene.process("2024-01-02", "2024-01-03"))
+            processes.append(scene.process(Window.parse("2024-01-02", "2024-01-03")))
             processes += [scene.process() for _ in range(runs - runs // 2)]
             for process in processes:
-                _, errors = process.communicate(timeout=300)
-                assert process.returncode == 0, errors
+                assert process.wait(300) == 0, process.said
         assert not scene.is_ahead()
         [(rows, counted)] = scene.warehouse.query(
             "select (select count(*) from raw_erp.t), sum(rows_inserted - rows_deleted) from ops.loads"

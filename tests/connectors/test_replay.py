@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -40,6 +37,8 @@ from tests.connectors.examples import (
     shop_source,
     weather,
 )
+from tests.victims import kill_at, sleeper
+from tests.waiting import until
 
 DAYS = [f"2024-0{month}-01T00:00:00Z" for month in range(1, 10)]
 STRICT = {"contract": SchemaContract.DISCARD_ROW, "reject_limit": 0.9}
@@ -403,22 +402,6 @@ def test_a_hole_in_the_landing_is_named_and_the_rows_stay_in_quarantine(
     assert warehouse.query("select status from ops.loads where kind = 'replay'") == [("failed",)]
 
 
-REPLAY = """
-import sys
-from sqlalchemy.engine import make_url
-from connectors.connections import StoreLocation
-from connectors.destinations.landing import Landing
-from connectors.ingest import Destination
-from tests.connectors.test_replay import again, strict_table
-from uuid import UUID
-
-_, lease, loader_url, landing, load_id = sys.argv
-destination = Destination(make_url(loader_url), Landing(StoreLocation(landing)))
-again(
-    strict_table("merge", contract="evolve"), destination,
-    load_id=UUID(load_id) if load_id else None, run="the victim", lease_seconds=float(lease),
-)
-"""
 REACHED = [name for name in FAILPOINTS if name not in ("chunk-copied", "chunk-landed", "manifest-written")]
 
 
@@ -449,25 +432,13 @@ def test_a_replay_that_is_killed_leaves_all_or_nothing_and_a_rerun_completes_it(
     second = load_table(strict_table("merge"), connection, warehouse, destination)
     state = "t.id, t.v, to_jsonb(t)->>'extra'", "raw_erp.t t"
     before = raw(warehouse, *state)
-    arguments = [
-        "60",
-        warehouse.url("loader").render_as_string(hide_password=False),
-        landing_folder.as_uri(),
-        str(second.load_id) if whole else "",
-    ]
-    ended = subprocess.run(
-        [sys.executable, "-c", REPLAY, *arguments],
-        env={**os.environ, "HEADWATER_FAILPOINT": name},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    evolved = strict_table("merge", contract="evolve")
+    kill_at(name, partial(again, evolved, destination, load_id=second.load_id if whole else None))
     after = [(1, 1, None), (2, -2, "7"), (3, 3, None), (4, -4, "7")]
     committed = name == "committed"
     assert raw(warehouse, *state) == (after if committed else before)
     assert open_rows(warehouse) == ([] if committed else [(3,), (4,)])
-    reports = again(strict_table("merge", contract="evolve"), destination, load_id=second.load_id if whole else None)
+    reports = again(evolved, destination, load_id=second.load_id if whole else None)
     assert len(reports) == (0 if committed and not whole else 1)
     assert raw(warehouse, *state) == after
     assert open_rows(warehouse) == []
@@ -485,26 +456,15 @@ def test_a_replay_that_wakes_up_after_its_successor_commits_nothing(
     load_table(strict_table("merge"), connection, warehouse, destination)
     connection.execute(DRIFT)
     load_table(strict_table("merge"), connection, warehouse, destination)
-    loader = warehouse.url("loader").render_as_string(hide_password=False)
-    sleeper = subprocess.Popen(
-        [sys.executable, "-c", REPLAY, "1", loader, landing_folder.as_uri(), ""],
-        env={**os.environ, "HEADWATER_FAILPOINT": name, "HEADWATER_FAILPOINT_SIGNAL": "STOP"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        while not warehouse.query("select from ops.streams where lease_until < now() and holder = 'the victim'"):
-            assert sleeper.poll() is None, sleeper.stderr.read() if sleeper.stderr else ""
-            time.sleep(0.1)
+    options = {"run": "the victim", "lease_seconds": 1}
+    with sleeper(name, partial(again, strict_table("merge", contract="evolve"), destination, **options)) as victim:
+        lease_over = "select from ops.streams where lease_until < now() and holder = 'the victim'"
+        until(lambda: warehouse.query(lease_over), "its lease ends")
         [report] = again(strict_table("merge", contract="evolve"), destination)
         after = raw(warehouse, table="raw_erp.t"), ledger(warehouse)
-        sleeper.send_signal(signal.SIGCONT)
-        _, errors = sleeper.communicate(timeout=60)
-    finally:
-        sleeper.kill()
-        sleeper.wait()
-    assert sleeper.returncode == 1
-    assert "FencedError: This run lost the stream" in errors
+        victim.send(signal.SIGCONT)
+        assert victim.wait() == 1
+    assert "FencedError: This run lost the stream" in victim.said
     assert (raw(warehouse, table="raw_erp.t"), ledger(warehouse)) == after
     assert warehouse.query("select status from ops.loads where kind = 'replay' order by status") == [
         ("failed",),

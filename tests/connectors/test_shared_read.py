@@ -19,7 +19,7 @@ from connectors.postgres import PostgresSource, TableStream
 from connectors.shared_read import SharedRead, shared_read
 from tests.conftest import Warehouse
 from tests.connectors.examples import Prepare, database
-from tests.connectors.scene import until
+from tests.waiting import until
 
 CHANGED = "changed timestamptz not null default now()"
 TABLES = f"""

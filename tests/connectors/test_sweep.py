@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -25,6 +25,8 @@ from connectors.rebuild import rebuild
 from connectors.sweep import SweepReport, sweep
 from tests.conftest import Api, Warehouse
 from tests.connectors.examples import Shop, drop, load, order, raw, shop_source, weather
+from tests.victims import kill_at, sleeper
+from tests.waiting import until
 
 EIGHT_DAYS = timedelta(days=8)
 STARTED = datetime(2024, 2, 3, 23, tzinfo=UTC)
@@ -221,32 +223,9 @@ def test_an_age_of_less_than_a_day_is_refused(warehouse: Warehouse, destination:
         run(warehouse, destination.landing, timedelta(hours=12))
 
 
-LOAD_FILES = """
-import sys
-from pathlib import Path
-from sqlalchemy.engine import make_url
-from connectors.connections import StoreLocation
-from connectors.destinations.landing import Landing
-from connectors.ingest import Destination, ingest
-from tests.connectors.examples import weather
-
-_, folder, loader_url, landing = sys.argv
-source, connections = weather(Path(folder))
-destination = Destination(make_url(loader_url), Landing(StoreLocation(landing)))
-print("ready", flush=True)
-ingest(source, source.streams[0], connections, destination, run="the victim", lease_seconds=1)
-"""
-
-
-def files_load(folder: Path, warehouse: Warehouse, landing: Path, **environment: str) -> subprocess.Popen[str]:
-    loader = warehouse.url("loader").render_as_string(hide_password=False)
-    return subprocess.Popen(
-        [sys.executable, "-c", LOAD_FILES, str(folder), loader, landing.as_uri()],
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def files_load(folder: Path, destination: Destination) -> Callable[[], object]:
+    source, where = weather(folder)
+    return partial(ingest, source, source.streams[0], where, destination, run="the victim", lease_seconds=1)
 
 
 def files(folder: Path) -> None:
@@ -264,8 +243,7 @@ def test_after_a_kill_a_rerun_and_a_sweep_raw_is_rebuilt_from_what_is_left(
 ) -> None:
     files(tmp_path / "files")
     source, where = weather(tmp_path / "files")
-    killed = files_load(tmp_path / "files", warehouse, landing_folder, HEADWATER_FAILPOINT="chunk-landed:17")
-    assert killed.wait(60) == -signal.SIGKILL
+    kill_at("chunk-landed:17", files_load(tmp_path / "files", destination))
     left = {path.name: path.stat().st_size for path in landing_folder.rglob("a1-*")}
     assert sorted(left) == ["a1-00001.csv.zst", "a1-00002.csv.zst", "a1-00003.csv.zst#1"]
     assert all(left.values())
@@ -291,21 +269,16 @@ def test_a_sleeper_whose_objects_were_swept_is_fenced_and_its_load_is_read_anew(
         folder,
         {f"weather-2013-01-0{n}.csv": f"station,hour,temp\nEWR,2013-01-0{n}T00:00Z,{n}\n" for n in days},
     )
-    stop = {"HEADWATER_FAILPOINT": "chunk-landed:3", "HEADWATER_FAILPOINT_SIGNAL": "STOP"}
-    sleeper = files_load(folder, warehouse, landing_folder, **stop)
     source, where = weather(folder)
-    try:
-        while not warehouse.query("select from ops.streams where lease_until < now() and holder = 'the victim'"):
-            time.sleep(0.1)
+    with sleeper("chunk-landed:3", files_load(folder, destination)) as victim:
+        lease_over = "select from ops.streams where lease_until < now() and holder = 'the victim'"
+        until(lambda: warehouse.query(lease_over), "its lease ends")
         age(landing_folder, "a1-00001.csv.zst")
         [report] = sweep([source], destination)
         assert report.objects == 1
-        sleeper.send_signal(signal.SIGCONT)
-        _, errors = sleeper.communicate(timeout=60)
-    finally:
-        sleeper.kill()
-        sleeper.wait()
-    assert "FencedError: This run lost the stream" in errors
+        victim.send(signal.SIGCONT)
+        victim.wait()
+    assert "FencedError: This run lost the stream" in victim.said
     assert warehouse.query("select status, rows_extracted from ops.loads") == [("extracting", None)]
     assert len(list(landing_folder.rglob("manifest.json"))) == 1, "it landed, though it could not say so any more"
     assert ingest(source, source.streams[0], where, destination)[-1].inserted == 3

@@ -30,9 +30,9 @@ from tasks.blocks import HeadwaterEmail
 from tasks.credentials import WAREHOUSE_WATCHER, register
 from tests.conftest import Warehouse
 from tests.connectors.alerts.catchers import Desk, MailServer, mail_server, receiver
-from tests.connectors.scene import until
 from tests.prefect_client import prefect_settings
 from tests.telling import heard
+from tests.waiting import until
 
 ROUTING = """
 channels:

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
+
+import pytest
+
+from connectors.connections import Database, Secret, Setting
+from deployments.local.ports import choose_port
+from tasks.credentials import requirements
+from tests.conftest import Answer, Api
 
 
 def test_the_command_does_not_load_prefect_before_it_knows_where_its_server_is() -> None:
@@ -11,3 +20,33 @@ def test_the_command_does_not_load_prefect_before_it_knows_where_its_server_is()
     loaded = "import sys, deployments.cli; print('prefect' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("status", [None, 401, 503])
+def test_a_prefect_server_that_is_away_or_refuses_is_one_message(api: Api, status: int | None) -> None:
+    api.answer = lambda _: Answer({"detail": "no"}, status=status or 200)
+    url = api.url if status else f"http://127.0.0.1:{choose_port(1).number}"
+    variables = {"PREFECT_API_URL": f"{url}/api", "PREFECT_CLIENT_MAX_RETRIES": "0", "COLUMNS": "1000"}
+    values = {Database: "postgresql://u:p@127.0.0.1:1/w", Secret: "sesame", Setting: "http://127.0.0.1:1"}
+    given = {each.environment_variable: values.get(type(each), "file:///nowhere") for each in requirements()}
+    done = subprocess.run(
+        [sys.executable, "-m", "deployments.cli", "register"],
+        env={**os.environ, **given, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    says = {
+        None: rf"error: The Prefect server {url}/api did not answer: .+ Start it \(`headwater up`",
+        401: rf"error: The Prefect server {url}/api answered 401 to /api/\S+ Set PREFECT_API_AUTH_STRING",
+        503: rf"error: The Prefect server {url}/api answered 503 to /api/\S+ See its log, then try again",
+    }
+    assert re.match(says[status], done.stderr), done.stderr
+
+
+def test_it_says_which_version_it_is() -> None:
+    command = [sys.executable, "-m", "deployments.cli", "--version"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert re.fullmatch(r"headwater \d+\.\d+\.\d+\S*\n", said)

@@ -24,7 +24,7 @@ from tasks import progress
 from tasks.credentials import register
 from tests.conftest import Answer, Api, Request, Warehouse
 from tests.connectors.examples import Prepare, Shop, connections, database, erp, order, shop_source
-from tests.connectors.scene import until
+from tests.waiting import until
 
 ORDERS = [order(number, at=f"2024-01-{number % 28 + 1:02}T00:00:00Z") for number in range(60)]
 WINDOW = ("2024-01-01", "2024-02-01")

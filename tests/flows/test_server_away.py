@@ -22,8 +22,8 @@ from connectors.ingest import LANDING, WAREHOUSE_LOADER, Destination
 from tasks.credentials import register
 from tests.conftest import Answer, Api, Request, Warehouse
 from tests.connectors.examples import Shop, connections
-from tests.connectors.scene import until
 from tests.connectors.test_backfill import DAYS, PER_DAY, orders, source
+from tests.waiting import until
 
 RUN = """
 import sys

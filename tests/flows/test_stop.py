@@ -29,8 +29,8 @@ from deployments.local.layout import PROJECT_ROOT
 from tasks.credentials import WAREHOUSE_WATCHER, register
 from tests.conftest import Server, Warehouse
 from tests.connectors.examples import Prepare
-from tests.connectors.scene import until
 from tests.flows.transforms import Nursery, Transforms
+from tests.waiting import until
 
 INGEST = "from flows.ingest import ingest; ingest('operations_db', streams=['planes'])"
 SECONDS = 15

@@ -22,9 +22,9 @@ from connectors.destinations.warehouse.windows import unbuilt_windows
 from connectors.failpoints import TRANSFORM_FAILPOINTS
 from tasks.transform import downstream
 from tests.conftest import Warehouse
-from tests.connectors.scene import until
 from tests.dbt.raw_data import NOW
 from tests.flows.transforms import Nursery, ServingReader, Transforms
+from tests.waiting import until
 
 SERVED = TRANSFORM_FAILPOINTS.index("generation-served")
 FIRST_BUILDS, LATER_BUILDS = 8, 36

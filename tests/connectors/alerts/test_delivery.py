@@ -3,15 +3,12 @@ never. Time is compressed by moving what is written down into the past."""
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -19,29 +16,12 @@ from connectors.alerts.deliver import deliver
 from connectors.alerts.message import Kind
 from connectors.alerts.outbox import enqueue, undelivered
 from connectors.alerts.routing import parse_routing
+from connectors.alerts.webhook import WebhookChannel
 from connectors.connections import EnvironmentConnections
 from connectors.failpoints import ALERT_FAILPOINTS
 from tests.connectors.alerts.catchers import Desk, mail_server
 from tests.connectors.wire import Asked, Line, answer
-
-DELIVER = """
-import sys
-from sqlalchemy.engine import make_url
-from connectors.alerts.deliver import deliver
-from connectors.alerts.webhook import WebhookChannel
-
-_, warehouse, hook = sys.argv
-deliver(make_url(warehouse), {"hook": WebhookChannel("hook", hook)})
-"""
-
-
-def deliverer(desk: Desk, **environment: str) -> subprocess.Popen[bytes]:
-    """A process that delivers, and may be killed."""
-    watcher = desk.warehouse.url("watcher").render_as_string(hide_password=False)
-    return subprocess.Popen(
-        [sys.executable, "-c", DELIVER, watcher, desk.hook.url],
-        env={**os.environ, **environment},
-    )
+from tests.victims import kill_at
 
 
 def test_an_incident_is_told_once_when_it_opens_and_once_when_it_is_over(desk: Desk) -> None:
@@ -189,8 +169,8 @@ def test_a_kill_costs_no_message_and_doubles_at_most_the_one_that_was_under_way(
     desk.routing = parse_routing("channels: {hook: {kind: webhook}}\nroutes: [{channels: [hook]}]", "f")
     for number in range(3):
         desk.open(title=f"Trouble {number}.")
-    process = deliverer(desk, HEADWATER_FAILPOINT=f"{name}:2")
-    assert process.wait(60) == -signal.SIGKILL
+    channels = {"hook": WebhookChannel("hook", desk.hook.url)}
+    kill_at(f"{name}:2", partial(deliver, desk.warehouse.url("watcher"), channels))
     # What the dead one may still be at is left to it; the rest is not.
     desk.deliver()
     assert desk.pending("hook") == 1

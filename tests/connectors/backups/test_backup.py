@@ -2,57 +2,39 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
-from connectors.backups.backup import keep
+from connectors.backups.backup import back_up, keep
 from connectors.backups.check import check
 from connectors.backups.parts import Part
 from connectors.backups.programs import program
+from connectors.backups.restore import restore
 from connectors.backups.store import BackupStore
 from connectors.connections import EnvironmentConnections, StoreLocation
 from connectors.destinations.warehouse.ledger import Lease
 from connectors.errors import BackupCorruptError, ConfigurationError, DestinationUnavailableError, StreamBusyError
 from connectors.failpoints import BACKUP_FAILPOINTS, RESTORE_FAILPOINTS
 from connectors.incidents.checks import take_stock
-from tests.connectors.backups.drill import Drill, url_of
-from tests.connectors.examples import Shop, order
+from tests.connectors.backups.drill import Drill, lineages, url_of
+from tests.connectors.examples import Shop, order, shop_source
 from tests.connectors.forgetting import MODELS, build_models, forgotten
+from tests.victims import kill_at
 
-SCRIPT = """
-import os, sys
-from connectors.backups.backup import back_up
-from connectors.backups.restore import restore
-from connectors.backups.store import BACKUPS, BackupStore
-from connectors.connections import EnvironmentConnections
-from connectors.ingest import Destination
-from tests.connectors.backups.drill import lineages
-from tests.connectors.examples import shop_source
 
-connections = EnvironmentConnections()
-store = BackupStore(connections.object_store(BACKUPS))
-if sys.argv[1] == "back up":
-    back_up(connections, store)
-else:
+def restore_latest(drill: Drill) -> None:
     sources = [shop_source(reject_limit=0.5)]
-    restore(store.named(None), store, connections, Destination.of(connections), sources, lineages, by="the victim")
-"""
-
-
-def kill(drill: Drill, what: str, instant: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, what],
-        env={**os.environ, **drill.environment, "HEADWATER_FAILPOINT": instant},
-        capture_output=True,
-        text=True,
-        timeout=120,
+    restore(
+        drill.store.named(None),
+        drill.store,
+        drill.connections,
+        drill.destination,
+        sources,
+        lineages,
+        by="the victim",
     )
-    assert done.returncode == -signal.SIGKILL, (instant, done.stderr)
 
 
 def statuses(drill: Drill) -> list[tuple[str, str | None]]:
@@ -64,7 +46,7 @@ def test_a_backup_that_is_killed_is_none_and_the_next_one_is(drill: Drill, shop:
     drill.load()
     for instant in BACKUP_FAILPOINTS:
         there = len(drill.store.all())
-        kill(drill, "back up", instant)
+        kill_at(instant, partial(back_up, drill.connections, drill.store))
         assert len(drill.store.all()) == there + (instant == "backup-finished")
         backup = drill.back_up()
         assert statuses(drill)[-2:] == [("failed", "It was killed."), ("done", None)]
@@ -89,7 +71,7 @@ def test_a_restore_that_is_killed_is_run_again(drill: Drill, shop: Shop, instant
     ids = drill.warehouse.query("select id from raw_shop.orders order by 1")
     drill.lose()
     for instant in instants:
-        kill(drill, "restore", instant)
+        kill_at(instant, partial(restore_latest, drill))
     if instants[-1] != "restored":
         report = drill.restore()
         assert report.requests == 1

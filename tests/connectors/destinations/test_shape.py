@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -73,8 +72,8 @@ def test_a_load_under_way_ends_well_beside_an_upgrade_and_the_next_one_of_old_co
     sleeper = scene.sleeper("chunk-landed")
     monkeypatch.setattr(migrations, "VERSIONS", [*migrations.VERSIONS, tmp_path])
     migrations.upgrade(scene.warehouse.url("owner"))
-    os.kill(sleeper.pid, signal.SIGCONT)
-    assert sleeper.wait(60) == 0, sleeper.stderr.read() if sleeper.stderr else ""
+    sleeper.send(signal.SIGCONT)
+    assert sleeper.wait() == 0, sleeper.said
     assert scene.raw() == scene.there()
     with pytest.raises(ConfigurationError, match="newer than this Headwater"):
         scene.load()

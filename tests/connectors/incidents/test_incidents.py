@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
+import time
 from datetime import timedelta
+from functools import partial
 
 import psycopg
 import pytest
@@ -32,6 +30,8 @@ from tests.connectors.incidents.watching import (
     shop,
     sign,
 )
+from tests.victims import Victim
+from tests.waiting import until
 
 
 def test_a_failing_source_with_twenty_models_behind_it_is_one_incident_however_often_it_reruns(
@@ -236,28 +236,15 @@ def test_two_observers_at_once_open_one_incident(warehouse: Warehouse) -> None:
     assert messages(warehouse) == [(1, "opened", 1)]
 
 
-_VICTIM = """
-import sys, time
-from sqlalchemy.engine import make_url
-from connectors.incidents.observe import observe
-from tests.connectors.incidents.watching import outbox, sign
-
-def stop(connection, announcement):
+def _write_and_wait(connection: psycopg.Connection, announcement: Announcement) -> None:
     outbox(connection, announcement)
-    print("written", flush=True)
+    print("written")  # noqa: T201 - for the test
     time.sleep(60)
-
-observe(make_url(sys.argv[1]), "test", [sign("late")], announce=stop)
-"""
 
 
 def test_an_observer_that_is_killed_has_written_nothing_and_the_next_one_does_it_all(warehouse: Warehouse) -> None:
-    url = warehouse.url("watcher").render_as_string(hide_password=False)
-    victim = subprocess.Popen([sys.executable, "-c", _VICTIM, url], stdout=subprocess.PIPE, text=True)
-    assert victim.stdout is not None
-    assert victim.stdout.readline() == "written\n"
-    os.kill(victim.pid, signal.SIGKILL)
-    victim.wait()
+    with Victim(partial(observe, warehouse.url("watcher"), "test", [sign("late")], announce=_write_and_wait)) as victim:
+        until(lambda: victim.said, "it has written")
     assert see(warehouse, sign("late")).opened != ()
     assert len(incidents(warehouse, where="true")) == 1
     assert [kind for _, kind, _ in messages(warehouse)] == ["opened"]

@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psycopg
@@ -155,6 +157,45 @@ def test_an_optional_service_that_was_stopped_is_not_missed(stack: LocalStack, w
 def test_a_port_stays_the_services_own_while_it_runs(stack: LocalStack, web: Service) -> None:
     stack.start_service(web)
     assert web.health_url == f"http://127.0.0.1:{stack.port('web', 1)}/"
+
+
+LATE = """
+import sys, time
+from http.server import HTTPServer, SimpleHTTPRequestHandler
+time.sleep(1)  # the imports of something bigger
+HTTPServer(("127.0.0.1", int(sys.argv[1])), SimpleHTTPRequestHandler).serve_forever()
+"""
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_port_that_another_stack_takes_while_a_service_starts_is_left_to_it(
+    stack: LocalStack, tmp_path: Path, times: int
+) -> None:
+    """The other answers there as ours would, and is not taken for it."""
+    others: list[ThreadingHTTPServer] = []
+    tried: list[int] = []
+
+    def late(port: int) -> Service:
+        tried.append(port)
+        if len(others) < times:
+            others.append(ThreadingHTTPServer(("127.0.0.1", port), SimpleHTTPRequestHandler))
+            threading.Thread(target=others[-1].serve_forever, daemon=True).start()
+        return Service("web", (sys.executable, "-c", LATE, str(port)), {}, health_url=f"http://127.0.0.1:{port}/")
+
+    try:
+        if times == 1:
+            record = stack.start_on_port("web", 8999, late)
+            assert record.health_url == f"http://127.0.0.1:{tried[1]}/"
+            assert stack.port("web", 8999) == tried[1] != tried[0]
+            assert conditions(stack)["web"] == "running"
+        else:
+            with pytest.raises(LocalStackError, match="each one tried was taken while it started"):
+                stack.start_on_port("web", 8999, late)
+            assert len(set(tried)) == times
+    finally:
+        for other in others:
+            other.shutdown()
+            other.server_close()
 
 
 def test_two_ups_at_once_start_each_thing_once(stack: LocalStack, web: Service) -> None:

@@ -22,7 +22,7 @@ from deployments.automations import BEAT, RETURNED, WATCHER_RESOURCE, apply
 from deployments.local.stack import LocalStack
 from tasks.alerts import register_channels
 from tests.connectors.alerts.catchers import MailServer, mail_server
-from tests.connectors.scene import until
+from tests.waiting import until
 
 pytestmark = pytest.mark.chaos
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,26 +13,23 @@ from connectors.destinations.warehouse.ledger import Lease
 from connectors.errors import FencedError, StreamBusyError
 from connectors.model import Window
 from tests.conftest import Warehouse
+from tests.victims import Victim
+from tests.waiting import until
 
-HOLDER = """
-import sys, time
-from sqlalchemy.engine import make_url
-from connectors.destinations.warehouse.ledger import Lease
-with Lease(make_url(sys.argv[1]), "shop", "orders", "the other", lease_seconds=float(sys.argv[2])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
+
+def hold(warehouse: Warehouse, seconds: float) -> None:
+    with Lease(warehouse.url("loader"), "shop", "orders", "the other", lease_seconds=seconds):
+        print("held")  # noqa: T201 - for the test
+        time.sleep(60)
 
 
 def lease(warehouse: Warehouse, **options: Any) -> Lease:
     return Lease(warehouse.url("loader"), "shop", "orders", "this run", **options)
 
 
-def holder(warehouse: Warehouse, seconds: float) -> subprocess.Popen[str]:
-    url = warehouse.url("loader").render_as_string(hide_password=False)
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, url, str(seconds)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
+def holder(warehouse: Warehouse, seconds: float) -> Victim:
+    process = Victim(partial(hold, warehouse, seconds))
+    until(lambda: process.said, "it holds the stream")
     return process
 
 
@@ -51,23 +46,18 @@ def test_a_killed_holder_is_followed_at_once(warehouse: Warehouse) -> None:
     with pytest.raises(StreamBusyError, match="the other"), lease(warehouse, wait_seconds=0.3):
         pass
     process.kill()
-    process.wait()
     with lease(warehouse, wait_seconds=20) as held:
         assert held.epoch == 2
 
 
 def test_a_sleeping_holder_is_followed_when_its_lease_ends_and_then_fenced(warehouse: Warehouse) -> None:
-    process = holder(warehouse, 2)
-    try:
+    with holder(warehouse, 2) as process:
         time.sleep(3)
         with pytest.raises(StreamBusyError), lease(warehouse, wait_seconds=0.3):
             pass  # alive: the lease is renewed
-        os.kill(process.pid, signal.SIGSTOP)
+        process.send(signal.SIGSTOP)
         with lease(warehouse, wait_seconds=20) as held:
             assert held.epoch == 2
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_only_the_latest_holder_passes_the_fence(warehouse: Warehouse) -> None:

@@ -15,7 +15,7 @@ from connectors.destinations.warehouse.marts import Mart
 from connectors.destinations.warehouse.publish import publish
 from tests.conftest import Server, Warehouse, create_warehouse
 from tests.connectors.destinations.warehouse.publishing import BUILD, ORDERS, SUMS, change, content, read, run
-from tests.connectors.scene import until
+from tests.waiting import until
 
 ROWS = Mart("rows", "marts", ("id", "part"), is_incremental=True)
 MAKE = """

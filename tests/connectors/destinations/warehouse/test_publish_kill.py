@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 
+from connectors.destinations.warehouse.changes import prepare
+from connectors.destinations.warehouse.publish import publish
 from connectors.destinations.warehouse.rollback import release, roll_back
 from connectors.failpoints import PUBLISH_FAILPOINTS
 from tests.conftest import Warehouse
 from tests.connectors.destinations.warehouse.publishing import ALL, BUILD, RAISE_TOTALS, change, content, run
+from tests.victims import kill_at
 
-PUBLISH = """
-import sys
-from sqlalchemy.engine import make_url
-from connectors.destinations.warehouse.changes import prepare
-from connectors.destinations.warehouse.publish import publish
-from tests.connectors.destinations.warehouse.publishing import ALL
 
-_, transformer, publisher = sys.argv
-prepare(make_url(transformer), ALL)
-publish(make_url(publisher), ALL, invocation_id="the victim")
-"""
-ROLL_BACK = """
-import sys
-from sqlalchemy.engine import make_url
-from connectors.destinations.warehouse.rollback import roll_back
+def prepare_and_publish(warehouse: Warehouse) -> None:
+    prepare(warehouse.url("transformer"), ALL)
+    publish(warehouse.url("publisher"), ALL, invocation_id="the victim")
 
-_, _, publisher = sys.argv
-roll_back(make_url(publisher), by="the victim")
-"""
+
 INSTANTS = [*PUBLISH_FAILPOINTS, "mart-written:3"]
 SERVED = PUBLISH_FAILPOINTS[-1]
 
@@ -45,18 +32,6 @@ def everything(built: Warehouse) -> list[object]:
         built.query("select tablename from pg_tables where schemaname in ('published', 'undo') order by 1"),
         built.query("select max(generation) from ops.publishes"),
     ]
-
-
-def kill(built: Warehouse, script: str, instant: str) -> None:
-    urls = [built.url(role).render_as_string(hide_password=False) for role in ("transformer", "publisher")]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *urls],
-        env={**os.environ, "HEADWATER_FAILPOINT": instant},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 @pytest.fixture
@@ -75,7 +50,7 @@ def test_a_publish_that_is_killed_leaves_serving_as_it_was(changed: Warehouse, i
         changed, f"{RAISE_TOTALS}; alter table marts.dim_staff add age int; delete from marts.fct_orders where id = 1"
     )
     before = everything(changed)
-    kill(changed, PUBLISH, instant)
+    kill_at(instant, partial(prepare_and_publish, changed))
     assert (everything(changed) == before) == (instant != SERVED)
     report = run(changed)
     assert report.generation == (4 if instant == SERVED else 3)
@@ -86,7 +61,7 @@ def test_a_publish_that_is_killed_leaves_serving_as_it_was(changed: Warehouse, i
 @pytest.mark.parametrize("instant", [instant for instant in INSTANTS if instant != "publish-begun"])
 def test_a_rollback_that_is_killed_leaves_serving_as_it_was(changed: Warehouse, instant: str) -> None:
     before = everything(changed)
-    kill(changed, ROLL_BACK, instant)
+    kill_at(instant, partial(roll_back, changed.url("publisher"), by="the victim"))
     assert (everything(changed) == before) == (instant != SERVED)
     if instant != SERVED:
         roll_back(changed.url("publisher"), by="test")
