@@ -215,11 +215,11 @@ class Ingestion:
         Raises:
             ConfigurationError: loads have filled the table, and there is none.
         """
-        if self.window is not None or self.full_refresh:
-            return
         name, stream = f"{self.source.name}.{self.stream.name}", (self.source.name, self.stream.name)
+        if self.window is not None or self.full_refresh or raw_columns(self.connection, *stream):
+            return
         goes_on = self._watermark().value is not None or ledger.files_loaded(self.connection, *stream)
-        if goes_on and ledger.has_filled_raw(self.connection, *stream) and not raw_columns(self.connection, *stream):
+        if goes_on and ledger.has_filled_raw(self.connection, *stream):
             raise ConfigurationError(
                 f"The table raw_{name} is gone, and a load of what is new would bring back little of it.",
                 remedy=f"Run `headwater rebuild {name}`, which fills it from the landing; or load once with "
