@@ -33,7 +33,7 @@ from connectors.destinations.warehouse.connection import connect, translated_err
 from connectors.destinations.warehouse.first_load import table_for_extraction
 from connectors.destinations.warehouse.forgotten import FORGET_KEY, SecretOf, no_secret
 from connectors.destinations.warehouse.ledger import LEASE_SECONDS, Lease, Load, LoadReport, Purpose
-from connectors.destinations.warehouse.raw_table import LoadContext
+from connectors.destinations.warehouse.raw_table import LoadContext, raw_columns
 from connectors.destinations.warehouse.typed_documents import UnfitError
 from connectors.destinations.warehouse.watermark import Watermark, read_watermark
 from connectors.erasure import leave_out_again
@@ -198,6 +198,7 @@ class Ingestion:
 
     def run(self) -> Iterator[LoadReport]:
         reach("lease-taken")
+        self._check_raw_is_there()
         earlier = ledger.open_load(self.connection, self._purpose())
         if earlier is not None and (manifest := self._manifest_of(earlier)) is not None:
             self.log.info("Load %s had landed before; loading it from the landing.", earlier.load_id)
@@ -207,6 +208,23 @@ class Ingestion:
                 self._give_up(earlier, error)
             earlier = None
         yield self.bring(self._begin(earlier.load_id if earlier else uuid7()), None)
+
+    def _check_raw_is_there(self) -> None:
+        """A load of what is new into a raw table that was dropped would leave out all that is not new.
+
+        Raises:
+            ConfigurationError: loads have filled the table, and there is none.
+        """
+        name, stream = f"{self.source.name}.{self.stream.name}", (self.source.name, self.stream.name)
+        if self.window is not None or self.full_refresh or raw_columns(self.connection, *stream):
+            return
+        goes_on = self._watermark().value is not None or ledger.files_loaded(self.connection, *stream)
+        if goes_on and ledger.has_filled_raw(self.connection, *stream):
+            raise ConfigurationError(
+                f"The table raw_{name} is gone, and a load of what is new would bring back little of it.",
+                remedy=f"Run `headwater rebuild {name}`, which fills it from the landing; or load once with "
+                "full_refresh, which reads all that the source has.",
+            )
 
     def _purpose(self) -> Purpose:
         return Purpose(

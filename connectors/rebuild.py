@@ -3,7 +3,7 @@
 Every load of the stream that the ledger has as loaded is repeated in its order, each with the `_load_id` and
 `_loaded_at` that it had, so the rows come out as they were, those marked as deleted too. What went to quarantine or was
 discarded then is left out again; a replay that brought it later is repeated in its turn. The source is not asked.
-Readers see the old rows until all are there.
+Readers see the old rows until all are there. Columns get the types that the definition gives them by now.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from connectors.destinations.warehouse.forgotten import ForgottenKeys, forgotten
 from connectors.destinations.warehouse.key_comparison import KeyComparison
 from connectors.destinations.warehouse.ledger import Lease, LoadKind, take_turn
 from connectors.destinations.warehouse.merge import Merge, Past
-from connectors.destinations.warehouse.raw_table import LoadContext, Replay, raw_columns
+from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, Replay, raw_columns
 from connectors.destinations.warehouse.windows import WindowBook, WindowColumn, counted
 from connectors.errors import HeadwaterError, LandingCorruptError
 from connectors.ingest import Destination, Logger
@@ -42,6 +42,7 @@ class _PastLoad:
     started_at: datetime
     raw_loaded_at: datetime
     rows_extracted: int
+    rows_quarantined: int
     replay_of: UUID | None
     original_loaded_at: datetime | None
     """When the load was loaded that this one replays."""
@@ -72,6 +73,7 @@ def rebuild(
 
     Raises:
         LandingCorruptError: a manifest or an object is missing or altered; raw is as it was.
+        ContractViolationError: rows that were loaded do not fit the definition any more; raw is as it was.
         HeadwaterError: see `connectors.ingest.ingest`.
     """
     log = log or logging.getLogger("headwater")
@@ -86,8 +88,8 @@ def rebuild(
             when = take_turn(connection, source.name, stream.name)
             loads = _past_loads(connection, source.name, stream.name)
             forgotten = forgotten_keys(connection, source.name, stream.name, destination.forget_secret)
-            if loads and raw_columns(connection, source.name, stream.name):
-                connection.execute(sql.SQL("delete from {}").format(sql.Identifier(f"raw_{source.name}", stream.name)))
+            if loads:
+                _empty(connection, LoadContext(source.name, stream, loads[0].load_id, None, is_rebuild=True), log)
             for number, load in enumerate(loads, 1):
                 if destination.landing.manifest(load.manifest_key) is None and _was_read_again(connection, load):
                     log.warning("The landing has lost load %s; its windows were all read again since.", load.load_id)
@@ -111,11 +113,23 @@ def rebuild(
         raise error.at(source=source.name, stream=stream.name) from error.__cause__
 
 
+def _empty(connection: psycopg.Connection, context: LoadContext, log: Logger) -> None:
+    """Empty raw. If the definition types columns otherwise by now the table goes, and the loads make it anew; dbt's
+    views on it fall with it, and the next build creates them again."""
+    table = RawTable(connection, context)
+    if not table.columns:
+        return
+    for name, (kind, declared) in (retyped := table.retyped()).items():
+        log.info("`%s` becomes %s; it was %s.", name, declared, kind)
+    connection.execute(sql.SQL("drop table {} cascade" if retyped else "delete from {}").format(table.name))
+
+
 def _past_loads(connection: psycopg.Connection, source: str, stream: str) -> list[_PastLoad]:
     with connection.cursor(row_factory=class_row(_PastLoad)) as cursor:
         return cursor.execute(
             "select l.load_id, l.kind, l.manifest_key, l.window_start, l.window_end, l.full_refresh, l.started_at,"
-            " l.raw_loaded_at, l.rows_extracted, l.replay_of, o.raw_loaded_at as original_loaded_at"
+            " l.raw_loaded_at, l.rows_extracted, l.rows_quarantined,"
+            " l.replay_of, o.raw_loaded_at as original_loaded_at"
             " from ops.loads l left join ops.loads o on o.load_id = l.replay_of"
             " where l.source = %s and l.stream = %s and l.status = 'loaded' and l.manifest_key is not null"
             " order by l.raw_loaded_at, l.loaded_at",
@@ -206,6 +220,13 @@ def _repeat(
         past = _past(connection, context)
         merge = Merge(connection, attempt, context, loaded_at=load.raw_loaded_at, past=past)
         merge.judge()
+        rejected, reason = merge.rejected()
+        if rejected > load.rows_quarantined:
+            raise context.violation(
+                f"{rejected - load.rows_quarantined:,} rows that were loaded do not fit the stream's definition any "
+                f"more; the first: {reason}.",
+                "Raw is as it was. Correct the stream's columns: give a type that holds all values, or text.",
+            )
         merge.write()
 
 

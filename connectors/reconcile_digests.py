@@ -129,6 +129,6 @@ def _window(stream: Stream, row: Mapping[str, str | None]) -> Window | None:
         return None
     try:
         start = stream.windows.start_of(parse_instant(text, "start"))
-    except (WindowError, OverflowError):  # infinite, or before Christ
+        return Window(start, stream.windows.next(start))
+    except (WindowError, OverflowError):  # infinite, before Christ, or at the end of the calendar
         return None
-    return Window(start, stream.windows.next(start))

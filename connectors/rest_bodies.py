@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import msgspec
@@ -103,7 +103,8 @@ class Page:
     """One answer: its records, and what it says beside them."""
 
     def __init__(self, answer: Answer, bodies: Bodies, members: bytes = b"") -> None:
-        self.answer = answer
+        # Some servers begin JSON with a byte order mark, which is no part of it.
+        self.answer = replace(answer, body=answer.body[len(_BOM) :]) if answer.body.startswith(_BOM) else answer
         self._bodies = bodies
         self._members = members
         self._outermost: dict[str, msgspec.Raw] | None = None
@@ -248,7 +249,7 @@ class CsvPage(Page):
 
     def __init__(self, answer: Answer, bodies: Bodies) -> None:
         super().__init__(answer, bodies)
-        body = answer.body.removeprefix(_BOM)
+        body = self.answer.body
         if body.lstrip()[:1] in (b"<", b"{", b"["):
             raise bodies.refusal("is no CSV", body)
         if body and not body.endswith(b"\n"):

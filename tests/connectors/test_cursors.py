@@ -413,6 +413,21 @@ def test_an_api_s_rows_without_a_cursor_are_a_choice(api: Api, warehouse: Wareho
     assert raw(warehouse, "id, changed is null") == [(1, False), (2, True)]
 
 
+def test_a_number_is_the_watermark_by_its_value_and_not_by_its_digits(
+    api: Api, warehouse: Warehouse, destination: Destination
+) -> None:
+    source = shop_source(cursor=Cursor("id"), columns={}, event_time=None, window_parameters=None)
+    api.answer = lambda _: Answer({"result": {"orders": [{"id": number} for number in (8, 9, 10, 100)]}})
+    load(source, api, destination)
+    assert warehouse.query("select value from ops.watermarks") == [("100",)]
+    [(key,)] = warehouse.query("select manifest_key from ops.loads")
+    manifest = destination.landing.manifest(key)
+    assert manifest is not None
+    assert manifest.cursor_to == "100"
+    load(source, api, destination)
+    assert api.requests[-1].parameters["since"] == "100"
+
+
 def test_a_lag_needs_a_cursor_of_time(source_database: Prepare, warehouse: Warehouse, destination: Destination) -> None:
     table = Table(source_database("create table t (id serial primary key, v text)"), warehouse, destination)
     table.define(cursor=Cursor("id", lag=timedelta(hours=1)))

@@ -17,6 +17,7 @@ import pytest
 from connectors.errors import ContractViolationError, MalformedResponseError
 from connectors.ingest import Destination, ingest
 from connectors.model import SchemaContract
+from connectors.rebuild import rebuild
 from connectors.rest import RestSource
 from tests.conftest import Answer, Api, Warehouse
 from tests.connectors.examples import Prepare, drop, erp, load, load_table, raw, shop_source, weather
@@ -108,6 +109,10 @@ TYPED: dict[str, dict[str, str | None]] = {
         '"2024-01-01T12:00:00Z"': None,
         '"infinity"': "infinity",
         '"today"': None,
+        '"03/04/2024"': None,
+        '"3.4.24"': None,
+        '"2024/04/03"': "2024-04-03",
+        '"3 Apr 2024"': "2024-04-03",
         "20240101": "2024-01-01",
     },
     "timestamptz": {
@@ -116,6 +121,8 @@ TYPED: dict[str, dict[str, str | None]] = {
         '"0001-01-01T00:00:00+14:00"': "0001-12-31 10:00:00+00 BC",
         '"0044-03-15 12:00:00Z BC"': "0044-03-15 12:00:00+00 BC",
         '"-infinity"': "-infinity",
+        '"03/04/2024 10:00:00Z"': None,
+        '"10:00:00 03-04-2024 UTC"': None,
         '"2016-12-31T23:59:60Z"': None,
         '"2024-01-01T24:00:00Z"': "2024-01-02 00:00:00+00",
         '"2024-01-01T24:00:01Z"': None,
@@ -273,6 +280,30 @@ def test_two_fields_that_would_share_a_column_fail_the_load(
     with pytest.raises(ContractViolationError, match=message):
         load(things(), api, destination)
     assert warehouse.query("select to_regclass('raw_shop.things')") == [(None,)]
+
+
+def test_fields_may_be_named_as_postgresql_s_own_columns(
+    api: Api, warehouse: Warehouse, destination: Destination
+) -> None:
+    names = ("tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
+    api.answer = lambda _: Answer(json.dumps([{"id": 1, **{name: n for n, name in enumerate(names)}}]).encode())
+    load(things(), api, destination)
+    columns = ", ".join(f"{name}_" for name in names)
+    assert raw(warehouse, columns, "raw_shop.things") == [(0, 1, 2, 3, 4, 5)]
+    assert rebuild(things(), things().streams[0], destination).rows == 1
+
+
+def test_names_of_any_script_stay_apart_and_readable(api: Api, warehouse: Warehouse, destination: Destination) -> None:
+    names = ("имя", "год", "Größe", "Grüße", "名前", "住所", "नाम", "é" * 40 + "1", "é" * 40 + "2", "e\u0301t\u00e9")
+    api.answer = lambda _: Answer(json.dumps([{"id": 1, **{name: n for n, name in enumerate(names)}}]).encode())
+    load(things(), api, destination)
+    row = warehouse.query("select to_jsonb(t) from raw_shop.things t")[0][0]
+    values = {name: value for name, value in row.items() if not name.startswith("_") and name != "id"}
+    assert sorted(values.values()) == list(range(len(names)))
+    assert {name: values[name] for name in ("имя", "год", "größe", "grüße", "名前", "住所", "नाम", "été")} == {
+        "имя": 0, "год": 1, "größe": 2, "grüße": 3, "名前": 4, "住所": 5, "नाम": 6, "été": 9
+    }  # fmt: skip
+    assert rebuild(things(), things().streams[0], destination).rows == 1
 
 
 def test_names_that_differ_after_63_bytes_stay_two_columns(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import psycopg
 import pytest
@@ -17,7 +18,9 @@ from connectors.errors import (
     SourceUnavailableError,
 )
 from connectors.ingest import Destination, ingest
-from connectors.model import Cursor, ExtractRequest, WriteDisposition
+from connectors.model import Cursor, ExtractRequest, Windows, WriteDisposition
+from connectors.rebuild import rebuild
+from connectors.windows import WindowState, windows_of
 from tests.conftest import Server, Warehouse
 from tests.connectors.examples import (
     Prepare,
@@ -213,6 +216,77 @@ def test_a_source_column_that_widens_is_followed_and_one_that_changes_kind_is_no
     connection.execute("alter table t alter n type text")
     with pytest.raises(ContractViolationError, match="changed `n` from bigint to text, and raw cannot follow"):
         load_table(source, connection, warehouse, destination)
+
+
+WIDER = {
+    "varchar": ("text", "longer"),
+    "int": ("numeric(12,2)", "1.25"),
+    "timestamp(0)": ("timestamp", "2024-01-01 00:00:00.5"),
+    "timestamptz(3)": ("timestamptz(6)", "2024-01-01 00:00:00.000001+00"),
+    "time(0)": ("time", "12:00:00.5"),
+    "interval(0)": ("interval", "00:00:00.5"),
+    "int[]": ("bigint[]", "{3000000000}"),
+    "varchar(3)[]": ("text[]", "{longer}"),
+}
+
+
+def test_types_that_hold_all_of_the_old_ones_are_followed(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    columns = {f"c{number}": (old, *new) for number, (old, new) in enumerate(WIDER.items())}
+    names = ", ".join(f"{name} {old}" for name, (old, _, _) in columns.items())
+    connection = source_database(f"create table t (id int primary key, {names}); insert into t values (1)")
+    source = erp(name="t", primary_key=("id",))
+    load_table(source, connection, warehouse, destination)
+    changes = ", ".join(f"alter {name} type {new}" for name, (_, new, _) in columns.items())
+    values = ", ".join(f"'{value}'" for _, _, value in columns.values())
+    connection.execute(f"alter table t {changes}; insert into t values (2, {values})".encode())
+    assert load_table(source, connection, warehouse, destination).inserted == 1
+    texts = ", ".join(f"{name}::text" for name in columns)
+    assert warehouse.query(f"select {texts} from raw_erp.t where id = 2") == [
+        tuple(value for _, _, value in columns.values())
+    ]
+    assert {change for (change,) in warehouse.query("select change from ops.schema_changes")} == {"widened"}
+    connection.execute("alter table t alter c1 type numeric(11,2)")
+    load_table(source, connection, warehouse, destination)
+    connection.execute("alter table t alter c2 type timestamp(3)")
+    assert load_table(source, connection, warehouse, destination).unchanged == 2, "the wider column stays"
+
+
+def test_an_event_time_that_no_calendar_has_is_loaded_and_is_of_no_window(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    odd = ["20240-03-05Z", "9999-12-31 23:59:59Z", "0044-03-15Z BC", "0001-01-01Z", "infinity", "-infinity"]
+    connection = source_database("create table t (id int primary key, at timestamptz)")
+    connection.cursor().executemany("insert into t values (%s, %s)", list(enumerate(odd)))
+    connection.execute("insert into t values (10, '2024-03-05Z'), (11, '2024-03-05 10:00Z')")
+    zone = Windows(time_zone="America/New_York")
+    for windows in (Windows(), zone):
+        source = erp(name="t", primary_key=("id",), event_time="at", windows=windows)
+        assert load_table(source, connection, warehouse, destination).extracted == len(odd) + 2
+    assert len(raw(warehouse, "id", "raw_erp.t")) == len(odd) + 2
+    connection.execute("update t set at = '20240-03-05Z' where id = 11; update t set at = '2024-03-07Z' where id = 0")
+    load_table(source, connection, warehouse, destination)
+    days = "select sum(rows_inserted + rows_updated) from ops.window_changes where window_start > '2024-03-06'"
+    assert warehouse.query(days) == [(1,)]
+    states = windows_of(source, source.streams[0], destination, now=datetime(2024, 3, 9, tzinfo=UTC))
+    assert {status.state for status in states} == {WindowState.LOADED}
+    rebuild(source, source.streams[0], destination)
+
+
+def test_key_columns_may_have_any_name(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    """Also one that a statement of ours has for something else."""
+    names = ("w", "was", "is_new", "t", "a", "written", "content", "place", "number", "excluded", "order", "row")
+    columns = ", ".join(f'"{name}" int' for name in names)
+    connection = source_database(f"create table t ({columns}, at date)")
+    connection.execute(f"insert into t values ({'1, ' * len(names)}'2024-03-05')".encode())
+    source = erp(name="t", primary_key=names, event_time="at")
+    assert load_table(source, connection, warehouse, destination).inserted == 1
+    connection.execute("update t set at = '2024-03-06'")
+    assert load_table(source, connection, warehouse, destination).updated == 1
+    assert warehouse.query("select rows from ops.windows order by window_start") == [(0,), (1,)]
 
 
 def test_a_table_s_column_is_not_squeezed_into_a_narrower_declared_type(

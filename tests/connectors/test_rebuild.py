@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from connectors.errors import LandingCorruptError
+from connectors.errors import ConfigurationError, ContractViolationError, LandingCorruptError
 from connectors.ingest import Destination, ingest
 from connectors.model import Cursor, LandingFormat, Window, WriteDisposition
 from connectors.rebuild import rebuild
@@ -145,3 +145,94 @@ def test_a_hole_in_the_landing_is_named_and_raw_stays(
 def test_a_stream_that_was_never_loaded_rebuilds_to_nothing(destination: Destination) -> None:
     report = rebuild(shop_source(), shop_source().streams[0], destination)
     assert (report.loads, report.rows) == (0, 0)
+
+
+def test_a_type_that_was_declared_since_holds_after_a_rebuild_and_until_then_loads_say_that_it_does_not(
+    tmp_path: Path, warehouse: Warehouse, destination: Destination, caplog: pytest.LogCaptureFixture
+) -> None:
+    kind = "select distinct pg_typeof(temp)::text from raw_met.weather"
+    folder = tmp_path / "files"
+    source, where = weather(folder, columns={"hour": "timestamptz"})
+    drop(folder, {"weather-2013-01-01.csv": "station,hour,temp\nEWR,2013-01-01T00:00Z,1.50\n"})
+    ingest(source, source.streams[0], where, destination)
+    assert not caplog.messages
+    with warehouse.connect("transformer") as connection:
+        connection.execute("create schema staging; create view staging.weather as select * from raw_met.weather")
+    source, where = weather(folder, columns={"hour": "timestamptz", "temp": "numeric"})
+    drop(folder, {"weather-2013-01-02.csv": "station,hour,temp\nEWR,2013-01-02T00:00Z,3\n"})
+    ingest(source, source.streams[0], where, destination)
+    assert "has `temp` as numeric, and raw has it as text until `headwater rebuild met.weather`" in caplog.text
+    assert warehouse.query(kind) == [("text",)]
+    caplog.clear()
+    assert rebuild(source, source.streams[0], destination).rows == 2
+    assert warehouse.query(kind) == [("numeric",)]
+    assert warehouse.query("select has_table_privilege('headwater_transformer', 'raw_met.weather', 'select')") == [
+        (True,)
+    ]
+    drop(folder, {"weather-2013-01-03.csv": "station,hour,temp\nEWR,2013-01-03T00:00Z,4\n"})
+    assert ingest(source, source.streams[0], where, destination)[-1].inserted == 1
+    assert not caplog.messages
+
+
+def test_rows_that_were_loaded_and_fit_no_more_fail_a_rebuild_and_raw_stays(
+    tmp_path: Path, warehouse: Warehouse, destination: Destination
+) -> None:
+    folder = tmp_path / "files"
+    source, where = weather(folder, columns={"hour": "timestamptz"}, nulls=("",))
+    drop(folder, {"weather-2013-01-01.csv": "station,hour,temp\nEWR,2013-01-01T00:00Z,1.50\nJFK,,\n"})
+    drop(folder, {"weather-2013-01-02.csv": "station,hour,temp\nEWR,2013-01-02T00:00Z,mild\n"})
+    tolerant, _ = weather(folder, columns={"hour": "timestamptz"}, nulls=("",), reject_limit=0.5)
+    ingest(tolerant, tolerant.streams[0], where, destination)
+    before = raw(warehouse, "*", "raw_met.weather"), ledger(warehouse)
+    typed, _ = weather(folder, nulls=("",))
+    with pytest.raises(ContractViolationError, match=r'1 rows that were loaded do not fit .*column temp: .*"mild"'):
+        rebuild(typed, typed.streams[0], destination)
+    assert (raw(warehouse, "*", "raw_met.weather"), ledger(warehouse)) == before
+    assert rebuild(source, source.streams[0], destination).rows == 2
+
+
+def test_a_column_that_changed_its_kind_at_the_source_is_followed_by_a_declaration_and_a_rebuild(
+    source_database: Prepare, warehouse: Warehouse, destination: Destination
+) -> None:
+    connection = source_database("create table t (id int primary key, v int); insert into t values (1, 1)")
+    source = erp(name="t", primary_key=("id",))
+    load_table(source, connection, warehouse, destination)
+    connection.execute("alter table t alter v type text; insert into t values (2, 'two')")
+    declared = erp(name="t", primary_key=("id",), columns={"v": "text"})
+    for each in (source, declared):
+        with pytest.raises(ContractViolationError, match="from integer to text, .*`headwater rebuild erp.t`"):
+            load_table(each, connection, warehouse, destination)
+    rebuild(declared, declared.streams[0], destination)
+    load_table(declared, connection, warehouse, destination)
+    assert raw(warehouse, "id, v", "raw_erp.t") == [(1, "1"), (2, "two")]
+
+
+def test_a_table_that_was_dropped_is_not_begun_anew_with_what_is_new(
+    source_database: Prepare, tmp_path: Path, warehouse: Warehouse, destination: Destination
+) -> None:
+    connection = source_database(
+        "create table t (id int primary key, changed timestamptz);"
+        "insert into t select n, '2024-01-01Z'::timestamptz + n * interval '1 hour' from generate_series(1, 9) n"
+    )
+    source = erp(name="t", primary_key=("id",), cursor=Cursor("changed"))
+    load_table(source, connection, warehouse, destination)
+    connection.execute("insert into t values (10, '2024-02-01Z')")
+    warehouse.execute("drop table raw_erp.t")
+    with pytest.raises(ConfigurationError, match=r"raw_erp\.t is gone, .*`headwater rebuild erp\.t`"):
+        load_table(source, connection, warehouse, destination)
+    rebuild(source, source.streams[0], destination)
+    assert load_table(source, connection, warehouse, destination).inserted == 1
+    assert len(raw(warehouse, "id", "raw_erp.t")) == 10
+    files, where = weather(tmp_path / "files")
+    drop(tmp_path / "files", {"weather-2013-01-01.csv": "station,hour,temp\n"})
+    assert ingest(files, files.streams[0], where, destination)[-1].extracted == 0, "so there is no table yet"
+    for day in ("02", "03"):
+        name = f"weather-2013-01-{day}.csv"
+        drop(tmp_path / "files", {name: f"station,hour,temp\nEWR,2013-01-{day}T00:00Z,1\n"})
+        if day == "02":
+            ingest(files, files.streams[0], where, destination)
+            warehouse.execute("drop table raw_met.weather")
+    with pytest.raises(ConfigurationError, match="with full_refresh"):
+        ingest(files, files.streams[0], where, destination)
+    ingest(files, files.streams[0], where, destination, full_refresh=True)
+    assert len(raw(warehouse, "*", "raw_met.weather")) == 2

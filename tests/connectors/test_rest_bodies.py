@@ -56,6 +56,20 @@ def test_records_are_found_wherever_they_are(api: Api, records: str, body: Any) 
     assert [json.loads(line) for line in read(api, records=records)] == [{"id": 1}, {"id": 2}]
 
 
+@pytest.mark.parametrize(
+    ("definition", "body"),
+    [
+        ({}, b'[{"id":1}]'),
+        ({"records": "data"}, b'{"data":[{"id":1}]}'),
+        ({"single": True}, b'{"id":1}'),
+        ({"format": NDJSON}, b'{"id":1}\n'),
+    ],
+)
+def test_a_byte_order_mark_is_no_part_of_json(api: Api, definition: dict[str, Any], body: bytes) -> None:
+    api.answer = lambda _: Answer(b"\xef\xbb\xbf" + body)
+    assert read(api, **definition) == [b'{"id":1}']
+
+
 @pytest.mark.parametrize(("records", "body"), [("", {"id": 1}), ("data.viewer", {"data": {"viewer": {"id": 1}}})])
 def test_a_single_record_is_one(api: Api, records: str, body: Any) -> None:
     api.answer = lambda _: Answer(body)

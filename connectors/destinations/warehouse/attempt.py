@@ -274,10 +274,10 @@ class AttemptTable:
                 value, sql.Literal(kind), sql.SQL(kind)  # from the stream's definition
             )  # fmt: skip
         row = self._connection.execute(
-            sql.SQL("select ({0})::text from {1} where {0} is not null order by {0} desc limit 1").format(
-                value, self.name
-            )
-        ).fetchone()
+            # In two steps: a name in `order by` is first of all one of what is selected, which is the text.
+            sql.SQL("select f.v::text from (select {0} as v from {1}) f where f.v is not null"
+                    " order by f.v desc limit 1").format(value, self.name)
+        ).fetchone()  # fmt: skip
         return row[0] if row else None
 
     def rows_within(self, window: Window, types: Mapping[str, str]) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from enum import IntFlag
+from unicodedata import category, normalize
 
 from connectors.errors import ContractViolationError
 
@@ -20,6 +21,8 @@ LOAD_ID, LOADED_AT, DELETED_AT = "_load_id", "_loaded_at", "_deleted_at"
 OWN_COLUMNS = (LOAD_ID, LOADED_AT, DELETED_AT)
 ROW, REJECTED, PAYLOAD = "_row", "_rejected", "_payload"
 """Further columns of an attempt's table: the row's place in the load, why it was rejected, and what it was."""
+_TAKEN = (*OWN_COLUMNS, ROW, REJECTED, PAYLOAD, "tableoid", "xmin", "cmin", "xmax", "cmax", "ctid")
+"""Names that no field's column can have: Headwater's own, and those that every table of PostgreSQL has already."""
 
 
 BESIDE = ""
@@ -87,18 +90,29 @@ _WIDER = {
     "integer": {"bigint", "numeric", "double precision"},
     "bigint": {"numeric"},
     "real": {"double precision"},
-    "date": set(),
+    "character varying": {"text"},
 }
-"""Type → the types that hold all its values exactly (text aside, which would break every model that computes)."""
+"""Type → the types that hold all its values exactly (of others than texts not text, which would break every model that
+computes)."""
 
 _SIZED = re.compile(r"(numeric|character varying|character|varchar)\((\d+)(?:,(\d+))?\)")
+_INTEGER_DIGITS = {"smallint": 5, "integer": 10, "bigint": 19}
+_OF_SECONDS = re.compile(r"(timestamp|time|interval)(?:\((\d)\))?( with(?:out)? time zone)?")
 
 
 def widens(old: str, new: str) -> bool:
     """Whether a column of type `old` may become `new` without any of its values changing."""
     if new in _WIDER.get(old, set()):
         return True
+    if old.endswith("[]") and new.endswith("[]"):
+        return old != new and widens(old[:-2], new[:-2])
+    old_time, new_time = _OF_SECONDS.fullmatch(old), _OF_SECONDS.fullmatch(new)
+    if old_time is not None and new_time is not None:
+        is_same = (old_time[1], old_time[3]) == (new_time[1], new_time[3])
+        return is_same and old_time[2] is not None and (new_time[2] is None or new_time[2] > old_time[2])
     old_sized, new_sized = _SIZED.fullmatch(old), _SIZED.fullmatch(new)
+    if old in _INTEGER_DIGITS and new_sized is not None and new_sized[1] == "numeric":
+        return int(new_sized[2]) - int(new_sized[3] or 0) >= _INTEGER_DIGITS[old]
     if old_sized is None:
         return False
     if old_sized[1] == "numeric":
@@ -117,20 +131,26 @@ def widens(old: str, new: str) -> bool:
 
 
 def column_name(name: str) -> str:
-    """A field's name as a column: lower case, letters digits and underscores, 63 bytes at most.
+    """A field's name as a column: lower case, letters and digits of any script and underscores, 63 bytes at most.
 
     A name that has to be cut keeps a hash of the whole, so that two long names stay two. Names that are Headwater's
-    own, or empty, get an underscore behind.
+    own or PostgreSQL's (`xmin`), or empty, get an underscore behind.
     """
-    plain = re.sub(r"[^a-z0-9_]", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()) or "_"
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", normalize("NFC", name))
+    plain = "".join(each if _is_of_a_word(each) else "_" for each in normalize("NFC", words.lower())) or "_"
     if plain[0].isdigit():
         plain = f"_{plain}"
-    if plain in (*OWN_COLUMNS, ROW, REJECTED, PAYLOAD):
+    if plain in _TAKEN:
         plain += "_"
-    if len(plain) > IDENTIFIER_BYTES:
-        tail = hashlib.sha256(name.encode()).hexdigest()[:8]
-        plain = f"{plain[: IDENTIFIER_BYTES - 9]}_{tail}"
+    if len(plain.encode()) > IDENTIFIER_BYTES:
+        tail = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+        plain = f"{plain.encode()[: IDENTIFIER_BYTES - 9].decode(errors='ignore')}_{tail}"
     return plain
+
+
+def _is_of_a_word(character: str) -> bool:
+    """Whether it is a letter, a digit, or a mark on one (the vowels of some scripts)."""
+    return character.isalnum() or category(character).startswith("M")
 
 
 def column_names(fields: Iterable[str]) -> dict[str, str]:

@@ -247,7 +247,8 @@ class _Commit:
                 sql.Identifier(REJECTED), sql.Identifier(cursor), type_name(kind)
             )
         row = self._execute(
-            sql.SQL("select {0}::text from {1} where {2} order by {0} desc limit 1").format(
+            # In two steps: a name in `order by` is first of all one of what is selected, which is the text.
+            sql.SQL("select f.v::text from (select {0} as v from {1} where {2}) f order by f.v desc limit 1").format(
                 value, table, may_be_watermark(value, kind, timedelta(days=1))
             )
         ).fetchone()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import psycopg
+from psycopg import sql
 from sqlalchemy.engine import URL
 
 from connectors.database import address, psycopg_arguments
@@ -87,6 +88,26 @@ def column_types(connection: psycopg.Connection, schema: str, relation: str) -> 
             [schema, relation],
         ).fetchall()
     )
+
+
+def printed_types(connection: psycopg.Connection, kinds: Sequence[str]) -> list[str | None]:
+    """Types as PostgreSQL prints those of columns, with their sizes; None for what is none."""
+    found = connection.execute(
+        "select to_regtype(kind)::oid, t.typtype is distinct from 'd' and t.oid is not null"
+        " from unnest(%s::text[]) with ordinality k (kind, place)"
+        " left join pg_catalog.pg_type t on t.oid = to_regtype(kind) order by place",
+        [list(kinds)],
+    ).fetchall()
+    # PostgreSQL 16 tells a type's size in no other way than by a value of it; a domain has none, and may refuse null.
+    values = [f"null::{kind if has_size else 'text'}" for kind, (_, has_size) in zip(kinds, found, strict=True)]
+    said = connection.execute(sql.SQL("select {}").format(sql.SQL(", ").join(map(sql.SQL, values)))).pgresult
+    assert said is not None  # noqa: S101 - of a query that has run
+    rows = connection.execute(
+        "select pg_catalog.format_type(kind, size)"
+        " from unnest(%s::oid[], %s::int[]) with ordinality t (kind, size, place) order by place",
+        [[oid for oid, _ in found], [said.fmod(place) for place in range(len(found))]],
+    )
+    return [printed for (printed,) in rows]
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from psycopg import sql
 _MOVING = r"\m(now|today|tomorrow|yesterday|allballs)\M"
 """Words that mean another time whenever they are read."""
 _LEAP_SECOND = r"(:\d\d:|T\d{4})60"
+_DAY_OR_MONTH = r"(^|\s)\d\d?[-/.]\d\d?[-/.]\d"
+"""A date that does not begin with its year: `03/04/2024` is another day in London than in New York."""
 _PRECISION = re.compile(r"\((\d)\)")
 _FLOATS = {"double precision": "9.9999999999999999EEEE", "real": "9.99999999EEEE"}
 """With how many digits every value of the type can be told from its neighbours (17 and 9)."""
@@ -97,6 +99,8 @@ def _tests_of_time(kind: str, too_fine: str) -> Iterator[tuple[str, str]]:
     yield f"{{v}} ~* {_quoted(_MOVING)}", "a word that means another time whenever it is read"
     yield f"{{v}} ~ {_quoted(_LEAP_SECOND)}", f"a leap second, which {kind} does not have"
     yield f"{{v}} ~ {_quoted(_finer(kind, r'(:[0-9]{2}|T[0-9]{6})'))}", too_fine
+    if kind.startswith(("date", "timestamp")):
+        yield f"{{v}} ~ {_quoted(_DAY_OR_MONTH)}", "nobody can tell its day from its month; the year comes first"
     if kind == "date":
         yield (
             "case when pg_input_is_valid({v}, 'timestamp') then {v}::timestamp <> {v}::date else false end",

@@ -356,6 +356,15 @@ def files_loaded(connection: psycopg.Connection, source: str, stream: str) -> di
     return dict(rows.fetchall())
 
 
+def has_filled_raw(connection: psycopg.Connection, source: str, stream: str) -> bool:
+    """Whether a load has ever brought rows of a stream into raw."""
+    row = connection.execute(
+        "select exists (select from ops.loads where source = %s and stream = %s and rows_inserted > 0)",
+        [source, stream],
+    ).fetchone()
+    return bool(row and row[0])
+
+
 def _values(purpose: Purpose) -> dict[str, object]:
     return {
         "source": purpose.source,

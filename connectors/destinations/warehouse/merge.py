@@ -11,6 +11,7 @@ from psycopg import sql
 
 from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.columns import (
+    BESIDE,
     DELETED_AT,
     LOAD_ID,
     LOADED_AT,
@@ -39,6 +40,7 @@ class Past:
     """By column: the type that some values did not fit; None where raw had no such column."""
 
 
+_BEFORE = "quarantined before"
 _NOTHING = {"inserted": 0, "updated": 0, "unchanged": 0, "duplicate": 0, "deleted": 0}
 
 
@@ -99,7 +101,7 @@ class Merge:
             self._attempt.prepare_judgement()
         if self._replayed:
             self._replayed.narrow()
-        self._mark(self._past.quarantined, "quarantined before")
+        self._mark(self._past.quarantined, _BEFORE)
         left_out = {name for name, kind in self._past.discarded.items() if kind is None}
         incoming = {name: kind for name, kind in self._incoming_types().items() if name not in left_out}
         if not self._has_columns_it_relies_on(incoming):
@@ -128,6 +130,25 @@ class Merge:
             if kind is not None and name in brought:
                 judgement.take_out(name, kind)
         judgement.run(self._columns, [name for name in brought if name not in self.types])
+
+    def rejected(self) -> tuple[int, str]:
+        """How many rows raw does not get, once judged, and what was wrong with the first that it might have got."""
+        if self.is_raw or not self.types:
+            return self._attempt.unreadable, ""
+        row = self._execute(
+            sql.SQL(
+                "select count(*), (array_agg({rejected} order by {row}) filter (where {rejected} <> {before}))[1]"
+                " from {table} where {rejected} <> {beside}"
+            ).format(
+                before=sql.Literal(_BEFORE),
+                beside=sql.Literal(BESIDE),
+                table=self._attempt.name,
+                rejected=sql.Identifier(REJECTED),
+                row=sql.Identifier(ROW),
+            )
+        ).fetchone()
+        assert row is not None  # noqa: S101 - a count has one row
+        return row[0], row[1] or ""
 
     def write(self) -> dict[str, int]:
         """Bring the accepted rows into raw; what happened to them, in rows, by the names of `LoadReport`."""
@@ -303,16 +324,17 @@ class Merge:
             ).format(insert=insert, start=column.start("t"))
         else:
             # A row whose event time changes leaves one window for another; what it was, only the row before can tell.
+            # No column has a name with a capital letter, so none is taken for these.
             statement = sql.SQL(
-                "with before as (select {raw_key}, {start} as w from {raw} t join (select distinct {typed}"
+                'with before as (select {raw_key}, {start} as "W" from {raw} t join (select distinct {typed}'
                 " from {table} where {rejected} is null) a on {same}),"
-                " written as ({insert} returning (xmax = 0) as is_new, {start} as w, {raw_key}),"
-                " moves as (select written.is_new, written.w, before.w as was from written"
+                ' written as ({insert} returning (xmax = 0) as "New", {start} as "W", {raw_key}),'
+                ' moves as (select written."New", written."W", before."W" as "Was" from written'
                 " left join before using ({key}))"
-                " select w, count(*) filter (where is_new), count(*) filter (where not is_new),"
-                " count(*) filter (where not is_new and was is distinct from w) from moves group by w"
-                " union all select was, 0, 0, -count(*) from moves where not is_new and was is distinct from w"
-                " group by was"
+                ' select "W", count(*) filter (where "New"), count(*) filter (where not "New"),'
+                ' count(*) filter (where not "New" and "Was" is distinct from "W") from moves group by "W"'
+                ' union all select "Was", 0, 0, -count(*) from moves where not "New" and "Was" is distinct from "W"'
+                ' group by "Was"'
             ).format(
                 raw=self.raw,
                 raw_key=sql.SQL(", ").join(sql.Identifier("t", name) for name in self._key),

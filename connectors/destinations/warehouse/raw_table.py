@@ -5,6 +5,7 @@ Called inside the transaction of a commit: a change of shape is visible together
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,12 +15,13 @@ import psycopg
 from psycopg import sql
 
 from connectors.destinations.warehouse.columns import DELETED_AT, LOAD_ID, LOADED_AT, OWN_COLUMNS, column_name, widens
-from connectors.destinations.warehouse.connection import column_types
+from connectors.destinations.warehouse.connection import column_types, printed_types
 from connectors.destinations.warehouse.windows import WindowColumn
 from connectors.errors import ContractViolationError
 from connectors.model import SchemaContract, Stream, Window, WriteDisposition
 
 _TRANSFORMER = "headwater_transformer"
+_LOG = logging.getLogger("headwater")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class RawTable:
         self.key = [column_name(field) for field in context.stream.primary_key]
         self.columns = raw_columns(connection, context.source, context.stream.name)
         """As the table was found; empty when there was none."""
+        self._declared: dict[str, str] | None = None
 
     def declared_types(self) -> dict[str, str]:
         """The types that the stream's definition gives, as PostgreSQL prints them (`timestamptz` has another name).
@@ -97,7 +100,25 @@ class RawTable:
         Raises:
             ContractViolationError: one is no type of this warehouse.
         """
-        return {column_name(field): self._canonical(kind) for field, kind in self._stream.columns.items()}
+        if self._declared is None:
+            kinds = self._stream.columns.values()
+            found = printed_types(self._connection, list(kinds))
+            for kind, printed in zip(kinds, found, strict=True):
+                if printed is None:
+                    raise self._context.violation(
+                        f"`{kind}` is no type of the warehouse.",
+                        "Correct the stream's columns; use PostgreSQL's names.",
+                    )
+            self._declared = dict(zip(map(column_name, self._stream.columns), map(str, found), strict=True))
+        return self._declared
+
+    def retyped(self) -> dict[str, tuple[str, str]]:
+        """The columns that have another type than the definition gives them by now: theirs, and the definition's."""
+        return {
+            name: (self.columns[name], kind)
+            for name, kind in self.declared_types().items()
+            if self.columns.get(name, kind) != kind
+        }
 
     def follow(self, incoming: Mapping[str, str], *, typed: Collection[str]) -> dict[str, str]:
         """Create or alter the table so that it can take a load with these columns.
@@ -128,7 +149,23 @@ class RawTable:
                 types[name] = self._reconcile(name, types[name], kind, is_typed=name in typed)
         if typed:
             self._note_removed(incoming)
+        self._warn_of_retyped(types)
         return types
+
+    def _warn_of_retyped(self, types: Mapping[str, str]) -> None:
+        """Say that raw has columns of another type than the definition gives them, which no load changes."""
+        for name, (_, declared) in self.retyped().items():
+            if types[name] != declared:
+                _LOG.warning(
+                    "The definition of %s.%s has `%s` as %s, and raw has it as %s until `headwater rebuild %s.%s`.",
+                    self._context.source,
+                    self._stream.name,
+                    name,
+                    declared,
+                    types[name],
+                    self._context.source,
+                    self._stream.name,
+                )
 
     def _reconcile(self, name: str, old: str, new: str, *, is_typed: bool) -> str:
         """What becomes of a column whose type here differs from the load's."""
@@ -140,8 +177,8 @@ class RawTable:
         if is_typed and not widens(new, old) and old != "text":
             raise self._context.violation(
                 f"The source changed `{name}` from {old} to {new}, and raw cannot follow without changing its values.",
-                f"Declare the column in the stream's columns, or drop raw_{self._context.source}.{self._stream.name} "
-                "and load it anew.",
+                "Declare a type in the stream's columns that holds both, or text, and run `headwater rebuild "
+                f"{self._context.source}.{self._stream.name}`: it makes the table anew, with that type.",
             )
         return old
 
@@ -238,19 +275,6 @@ class RawTable:
 
     def _primary_key(self) -> sql.Composed:
         return sql.SQL("primary key ({})").format(sql.SQL(", ").join(map(sql.Identifier, self.key)))
-
-    def _canonical(self, kind: str) -> str:
-        row = self._connection.execute(
-            "select pg_catalog.format_type(to_regtype(%(type)s), to_regtypemod(%(type)s))"
-            if self._connection.info.server_version >= 170000
-            else "select pg_catalog.format_type(to_regtype(%(type)s), null)",
-            {"type": kind},
-        ).fetchone()
-        if row is None or row[0] is None:
-            raise self._context.violation(
-                f"`{kind}` is no type of the warehouse.", "Correct the stream's columns; use PostgreSQL's names."
-            )
-        return str(row[0])
 
     def _refuse_if_frozen(self, what: str) -> None:
         if self._stream.contract is SchemaContract.FREEZE:

@@ -140,9 +140,10 @@ class RowComparison:
         event_time: sql.Composable = sql.SQL("null::timestamptz")
         cursor: sql.Composable = sql.SQL("null::text")
         if self._column is not None:
-            # Finite, so that Python can hold it: others are of no window.
-            instant = self._column.instant(alias)
-            event_time = sql.SQL("case when isfinite({0}) then {0} end").format(instant)
+            # Others Python may not even hold.
+            event_time = sql.SQL("case when {} then {} end").format(
+                self._column.has_window(alias), self._column.instant(alias)
+            )
         if self._stream.cursor is not None:
             cursor = sql.SQL("{}::text").format(sql.Identifier(alias, column_name(self._stream.cursor.field)))
         same = sql.SQL(" and ").join(sql.SQL("r.{0} = t.{0}").format(sql.Identifier(name)) for name in self._key)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import psycopg
 from psycopg import sql
@@ -30,6 +32,8 @@ _INSTANTS = {
 
 _STEPS = {WindowSize.HOUR: "1 hour", WindowSize.DAY: "1 day", WindowSize.WEEK: "7 days"}
 _A_MONDAY = "2001-01-01 00:00:00Z"
+_EARLIEST, _LATEST = "0002-01-01 00:00:00Z", "9999-01-01 00:00:00Z"
+"""Between which there are windows: Python's calendar is no longer, and a window has an end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +90,45 @@ class WindowColumn:
         )
         return sql.SQL(form).format(sql.SQL("{}::timestamptz").format(sql.Literal(instant)))
 
+    def has_window(self, table: str | None = None) -> sql.Composed:
+        """The condition that a row has an event time of our calendar, and so a window. Infinity is none, nor is the
+        year 20240."""
+        return sql.SQL("({0} >= {1}::timestamptz and {0} < {2}::timestamptz)").format(
+            self.instant(table), sql.Literal(_EARLIEST), sql.Literal(_LATEST)
+        )
+
     def start(self, table: str | None = None) -> sql.Composed:
-        """Where the window of a row begins; null where the row has no event time, or an infinite one."""
-        instant = self.instant(table)
+        """Where the window of a row begins; null where it has none."""
+        instant, has_window = self.instant(table), self.has_window(table)
         size, zone = self._windows.size, self._windows.time_zone
         if zone == "UTC" and size in _STEPS:  # several times as fast
             step = sql.Literal(_STEPS[size])
-            return sql.SQL("(case when isfinite({0}) then date_bin({1}::interval, {0}, {2}::timestamptz) end)").format(
-                instant, step, sql.Literal(_A_MONDAY)
+            return sql.SQL("(case when {} then date_bin({}::interval, {}, {}::timestamptz) end)").format(
+                has_window, step, instant, sql.Literal(_A_MONDAY)
             )
-        return sql.SQL("(case when isfinite({0}) then date_trunc({1}, {0}, {2}) end)").format(
-            instant, sql.Literal(size.value), sql.Literal(zone)
-        )
+        start = sql.SQL("date_trunc({}, {}, {})").format(sql.Literal(size.value), instant, sql.Literal(zone))
+        if size is not WindowSize.HOUR and (shifts := _midnights_twice(zone)):
+            # Where the clocks go back to midnight, the day begins at the first of the two; PostgreSQL means the second.
+            first = sql.SQL(" ").join(
+                sql.SQL("when ({0} - {1}) at time zone {2} = {0} at time zone {2} then {0} - {1}").format(
+                    start, sql.Literal(shift), sql.Literal(zone)
+                )
+                for shift in shifts
+            )
+            start = sql.SQL("case {} else {} end").format(first, start)
+        return sql.SQL("(case when {} then {} end)").format(has_window, start)
+
+
+@lru_cache
+def _midnights_twice(zone: str) -> tuple[timedelta, ...]:
+    """By how much clocks go back in a time zone on days that have midnight twice, since 1970; empty where none has."""
+    days = (datetime(1970, 1, 2, tzinfo=UTC) + timedelta(days=day) for day in range(68 * 365))
+    found: set[timedelta] = set()
+    for day in days:
+        first, second = (day.replace(tzinfo=ZoneInfo(zone), fold=fold).utcoffset() or timedelta() for fold in (0, 1))
+        if first > second:
+            found.add(first - second)
+    return tuple(sorted(found))
 
 
 def _bare(kind: str) -> str:

@@ -310,7 +310,22 @@ def test_only_lossless_changes_are_widenings() -> None:
         ("character varying(3)", "text"),
         ("numeric(5,2)", "numeric"),
     ]
-    no = [("bigint", "double precision"), ("bigint", "integer"), ("text", "bigint"), ("numeric(5,2)", "numeric(6,3)x")]
+    yes += [("smallint", "numeric(5,0)"), ("integer", "numeric(12,2)"), ("bigint", "numeric(19,0)")]
+    yes += [
+        ("timestamp(0) without time zone", "timestamp without time zone"),
+        ("time(3) with time zone", "time(6) with time zone"),
+    ]
+    no = [
+        ("smallint", "numeric(5,1)"),
+        ("bigint", "numeric(18,0)"),
+        ("time(3) with time zone", "time(6) without time zone"),
+    ]
+    no += [
+        ("timestamp without time zone", "timestamp(6) without time zone"),
+        ("integer[]", "integer"),
+        ("text[]", "text[]"),
+    ]
+    no += [("bigint", "double precision"), ("bigint", "integer"), ("text", "bigint"), ("numeric(5,2)", "numeric(6,3)x")]
     no += [("numeric(5,2)", "numeric(5,3)"), ("character varying(4)", "character varying(3)"), ("integer", "text")]
     no += [("date", "timestamp with time zone"), ("numeric", "double precision"), ("character(3)", "text")]
     assert [widens(*pair) for pair in yes] == [True] * len(yes)

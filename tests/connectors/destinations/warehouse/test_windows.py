@@ -16,6 +16,7 @@ from connectors.model import Stream, Windows, WindowSize
 from tests.conftest import Server
 
 ZONES = ["UTC", "America/New_York", "Europe/Berlin", "Asia/Kolkata", "Australia/Lord_Howe", "Pacific/Auckland"]
+ZONES += ["America/Havana", "Atlantic/Azores"]  # where clocks go back to midnight
 instants = st.datetimes(datetime(1980, 1, 1), datetime(2037, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - bounds
 
 
@@ -40,6 +41,21 @@ def test_postgresql_cuts_windows_where_the_definition_does(
         assert start <= instant < windows.next(start)
 
 
+@pytest.mark.parametrize("size", [WindowSize.DAY, WindowSize.WEEK, WindowSize.MONTH])
+@pytest.mark.parametrize("zone", ["America/Havana", "Atlantic/Azores", "America/Scoresbysund", "Asia/Amman"])
+def test_a_day_with_two_midnights_begins_at_the_first(postgres: Server, zone: str, size: WindowSize) -> None:
+    windows = Windows(size=size, time_zone=zone)
+    column = WindowColumn.of(stream(windows), {"at": "timestamp with time zone"})
+    assert column is not None
+    autumns = [datetime(year, month, 24, tzinfo=UTC) for year in range(1998, 2022) for month in (9, 10)]
+    around = [autumn + timedelta(minutes=30 * half) for autumn in autumns for half in range(16 * 48)]
+    with postgres.connect() as connection:
+        cut = connection.execute(
+            sql.SQL("select at, {} from unnest(%s::timestamptz[]) t(at)").format(column.start()), [around]
+        ).fetchall()
+    assert [instant for instant, start in cut if start != windows.start_of(instant)] == []
+
+
 @given(instants, st.integers(0, 40), st.sampled_from(WindowSize), st.sampled_from(ZONES))
 def test_windows_follow_each_other_without_a_gap(start: datetime, days: int, size: WindowSize, zone: str) -> None:
     end = start + timedelta(days=days, hours=1)
@@ -57,6 +73,9 @@ def test_windows_follow_each_other_without_a_gap(start: datetime, days: int, siz
         ("timestamp(3) with time zone", "2024-03-05 01:00+02", "2024-03-04 00:00:00+00:00"),
         ("timestamp with time zone", "infinity", "None"),
         ("date", "-infinity", "None"),
+        ("timestamp with time zone", "20240-03-05 00:00Z", "None"),
+        ("timestamp with time zone", "9999-12-31 23:59:59Z", "None"),
+        ("timestamp without time zone", "0044-03-15 BC", "None"),
     ],
 )
 def test_every_kind_of_instant_has_its_window(postgres: Server, kind: str, value: str, start: str) -> None:
