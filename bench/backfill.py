@@ -122,8 +122,9 @@ def _work(what: str, workers: str, backfill: str = "") -> None:
     """One process: imported first, then it waits for a line, then it works."""
     from uuid import UUID
 
-    from connectors.backfill import begin, work
-    from connectors.backfill_plan import plan_backfill
+    from connectors.backfill.books import begin
+    from connectors.backfill.plan import plan_backfill
+    from connectors.backfill.run import work
     from connectors.connections import Database, EnvironmentConnections
     from connectors.ingest import Destination, ingest
     from connectors.model import Cursor, Windows

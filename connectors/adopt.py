@@ -18,7 +18,7 @@ import psycopg
 
 from connectors.connections import Connections
 from connectors.deletions import Comparing
-from connectors.destinations.landing import MANIFEST, Manifest
+from connectors.destinations.manifest import MANIFEST, Manifest
 from connectors.destinations.warehouse import ledger
 from connectors.destinations.warehouse.columns import column_name
 from connectors.destinations.warehouse.connection import connect, translated_errors

@@ -16,7 +16,7 @@ import psycopg
 from uuid_utils.compat import uuid7
 
 from connectors.connections import Connections
-from connectors.destinations.landing import LoadPlace, Manifest
+from connectors.destinations.manifest import LoadPlace, Manifest
 from connectors.destinations.warehouse import ledger
 from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.commit import CommitRequest, record

@@ -20,7 +20,8 @@ import psycopg
 from psycopg import sql
 
 from connectors.destinations.landed_rows import LandedRows
-from connectors.destinations.landing import Landing, Manifest
+from connectors.destinations.landing import Landing
+from connectors.destinations.manifest import Manifest
 from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.columns import ROW, column_name
 from connectors.destinations.warehouse.forgotten import (

@@ -24,13 +24,14 @@ import psycopg
 from psycopg import sql
 from sqlalchemy.engine import URL
 
-from connectors.destinations.landing import Landing, Manifest
+from connectors.destinations.landing import Landing
+from connectors.destinations.manifest import Manifest
 from connectors.destinations.warehouse.columns import PAYLOAD, REJECTED, column_name
 from connectors.destinations.warehouse.connection import LOADING, connect, translated_errors
 from connectors.destinations.warehouse.file_records import parser_of
 from connectors.destinations.warehouse.records import RecordParser, Rejected, unescaped
 from connectors.errors import ConfigurationError, DestinationUnavailableError, HeadwaterError, LandingCorruptError
-from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER
+from connectors.formats.framing import PGCOPY_HEADER, PGCOPY_TRAILER
 from connectors.model import Chunk, Column, LandingFormat, Source, Stream
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class _Load:
         return parser_of(self._stream, self._manifest.record_format, self._manifest.source_columns, json_columns)
 
     def _typed(self) -> Iterator[pa.Table]:
-        from connectors.parquet_rows import csv_table
+        from connectors.formats.parquet_rows import csv_table
 
         if self._manifest.record_format is LandingFormat.PGCOPY:
             chunks = _decoded(self._landing, self._manifest, self._warehouse())
@@ -229,7 +230,7 @@ def _chunks(rows: psycopg.Copy) -> Iterator[Chunk]:
 
 def _write_parquet(load: _Load, file: IO[bytes]) -> int:
     """A file has one schema. Where a value turns out to have no twin in Parquet, it is begun anew, with texts there."""
-    from connectors.parquet_rows import ParquetFile, ParquetTables
+    from connectors.formats.parquet_rows import ParquetFile, ParquetTables
 
     tables = ParquetTables(load.columns)
     while True:

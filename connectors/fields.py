@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from connectors.destinations.warehouse.columns import OWN_COLUMNS, column_name
-from connectors.file_formats import FileStream, JsonStream
-from connectors.json_path import parse_path
+from connectors.documents.path import parse_path
+from connectors.formats.file_streams import FileStream, JsonStream
 from connectors.model import Stream
 from connectors.postgres import TableStream
 from connectors.privacy import of_column
-from connectors.rest_streams import RestStream
+from connectors.rest.streams import RestStream
 from connectors.sql import SqlStream
 
 

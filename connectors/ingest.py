@@ -24,7 +24,8 @@ from sqlalchemy.engine import URL
 from uuid_utils.compat import uuid7
 
 from connectors.connections import Connections, Database, ObjectStore
-from connectors.destinations.landing import Landing, LandingWriter, LoadPlace, Manifest
+from connectors.destinations.landing import Landing, LandingWriter
+from connectors.destinations.manifest import LoadPlace, Manifest
 from connectors.destinations.warehouse import ledger
 from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.columns import column_name

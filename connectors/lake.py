@@ -28,7 +28,8 @@ from psycopg.rows import class_row
 from sqlalchemy.engine import URL
 
 from connectors.destinations.landed_rows import numbers_of
-from connectors.destinations.landing import Landing, Manifest
+from connectors.destinations.landing import Landing
+from connectors.destinations.manifest import Manifest
 from connectors.destinations.warehouse.columns import column_name
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.raw_table import raw_columns

@@ -12,8 +12,8 @@ from functools import lru_cache
 from typing import ClassVar
 
 from connectors.connections import Secret
+from connectors.documents.path import Path, parse_path
 from connectors.errors import ConfigurationError
-from connectors.json_path import Path, parse_path
 
 MASK = "***"
 """What a value looks like where it is not to be seen."""

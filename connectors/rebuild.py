@@ -17,7 +17,8 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from connectors.destinations.landing import Landing, Manifest
+from connectors.destinations.landing import Landing
+from connectors.destinations.manifest import Manifest
 from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.forgotten import ForgottenKeys, forgotten_keys, key_kinds

@@ -17,7 +17,8 @@ from itertools import groupby
 
 import psycopg
 
-from connectors.destinations.landing import MANIFEST, Landing, Stored
+from connectors.destinations.landing import Landing, Stored
+from connectors.destinations.manifest import MANIFEST
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.ledger import Lease
 from connectors.errors import ConfigurationError, HeadwaterError, LandingCorruptError, StreamBusyError

@@ -2,7 +2,7 @@
 
 Who hands out a secret (`Connections`, a token endpoint) adds it here; from then on every record of Python's logging, of
 whatever library, has a mask in its place, and so has every `HeadwaterError`. This is the last line of defence: what
-is known to quote its caller is cleared where it is heard (`connectors.http`), there also of what is too short for here.
+is known to quote its caller is cleared where it is heard (`http.client`), there also of what is too short for here.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from connectors.destinations.landing import MANIFEST, Landing
+from connectors.destinations.landing import Landing
+from connectors.destinations.manifest import MANIFEST
 from connectors.destinations.warehouse.connection import connect, translated_errors
 from connectors.destinations.warehouse.raw_table import raw_columns
 from connectors.destinations.warehouse.windows import WindowColumn, counted

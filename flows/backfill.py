@@ -11,8 +11,8 @@ from uuid import UUID
 
 from prefect import flow, get_run_logger
 
-from connectors.backfill import ROWS_AT_ONCE, Progress, begin, closing, failures
-from connectors.backfill_plan import BackfillPlan, Mode, plan_backfill
+from connectors.backfill.books import ROWS_AT_ONCE, Progress, begin, closing, failures
+from connectors.backfill.plan import BackfillPlan, Mode, plan_backfill
 from connectors.destinations.warehouse.windows import unbuilt_windows
 from connectors.errors import ConfigurationError, DataError, HeadwaterError
 from connectors.ingest import WAREHOUSE_LOADER, Destination

@@ -11,7 +11,7 @@ from prefect.futures import wait
 
 from connectors.errors import ConfigurationError, DataError, HeadwaterError
 from connectors.model import Source, Stream, stream_of
-from connectors.reconcile import MOST_WINDOWS, Reconciliation, can_be_reconciled
+from connectors.reconcile.run import MOST_WINDOWS, Reconciliation, can_be_reconciled
 from connectors.registry import source_named
 from flows.ingest import STREAM_RUNNER
 from tasks.incidents import RECONCILED, noticed

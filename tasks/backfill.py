@@ -13,8 +13,10 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 
-from connectors.backfill import Batch, Progress, Worker, load, progress
-from connectors.backfill_plan import BackfillPlan, estimated
+from connectors.backfill.books import Progress, progress
+from connectors.backfill.plan import BackfillPlan, estimated
+from connectors.backfill.run import load
+from connectors.backfill.worker import Batch, Worker
 from connectors.errors import HeadwaterError
 from connectors.ingest import WAREHOUSE_LOADER, Destination
 from connectors.model import stream_of
@@ -45,7 +47,7 @@ def load_batch(source: str, stream: str, batch: Batch) -> int:
     """Read the windows of a batch, or bring their rows back from the landing; how many rows that changed.
 
     Raises:
-        HeadwaterError: see `connectors.backfill.load`.
+        HeadwaterError: see `connectors.backfill.run.load`.
     """
     system = source_named(source)
     definition = stream_of(system, stream)

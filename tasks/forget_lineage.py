@@ -18,7 +18,7 @@ from typing import Any
 
 from connectors.destinations.warehouse.marts import UNGROUPED
 from connectors.errors import ConfigurationError
-from connectors.forget_derived import Derived, Lineage
+from connectors.forget.derived import Derived, Lineage
 
 _MADE_ANEW = ("table", "materialized_view")
 _NOTHING_KEPT = ("view", "ephemeral")

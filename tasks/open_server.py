@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from connectors.addresses import is_loopback
+from connectors.http.addresses import is_loopback
 
 _APPLICATION = "prefect.server.api.server:create_app"
 """What Prefect has uvicorn serve, where the server is not within the command's own process."""

@@ -15,7 +15,7 @@ from typing import Any, Self
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-from connectors.backfill_plan import estimated
+from connectors.backfill.plan import estimated
 from connectors.connections import Connections
 from connectors.errors import HeadwaterError
 from connectors.expectations import expected_rows

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from connectors.ingest import Destination
 from connectors.model import stream_of
-from connectors.reconcile import MOST_WINDOWS, Reconciliation, reconcile
+from connectors.reconcile.run import MOST_WINDOWS, Reconciliation, reconcile
 from connectors.registry import source_named
 from tasks.bounded import show
 from tasks.credentials import PrefectConnections
@@ -42,7 +42,7 @@ def reconcile_stream(
     A rerun is safe at any time: it compares anew, and what it heals is healed by loads.
 
     Raises:
-        HeadwaterError: see `connectors.reconcile.reconcile`.
+        HeadwaterError: see `connectors.reconcile.run.reconcile`.
     """
     system = source_named(source)
     definition = stream_of(system, stream)

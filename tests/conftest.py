@@ -34,7 +34,7 @@ from sqlalchemy.engine import URL, make_url
 
 from connectors.connections import StoreLocation
 from connectors.destinations.landing import Landing
-from connectors.http_pace import PACES
+from connectors.http.pace import PACES
 from connectors.ingest import Destination
 from connectors.unsaid import UNSAID
 from deployments.local.postgres import LocalPostgres

@@ -22,7 +22,7 @@ import psutil
 from tests.waiting import until
 
 _PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["hypothesis", "tests.connectors.scene", "tests.connectors.forgetting"])
+_PROCESSES.set_forkserver_preload(["hypothesis", "tests.connectors.scene", "tests.connectors.forget.forgetting"])
 
 
 class Victim:

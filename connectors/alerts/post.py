@@ -10,16 +10,16 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 
-from connectors.addresses import origin_of
 from connectors.errors import (
     ChannelBrokenError,
     ChannelUnavailableError,
     HeadwaterError,
     MessageRefusedError,
 )
-from connectors.http_body import take_in
-from connectors.http_status import seconds_to_wait
-from connectors.http_transport import deadline, open_transport
+from connectors.http.addresses import origin_of
+from connectors.http.body import take_in
+from connectors.http.status import seconds_to_wait
+from connectors.http.transport import deadline, open_transport
 from connectors.masking import Mask
 
 _WORDS_BYTES = 64 << 10

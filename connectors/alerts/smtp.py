@@ -21,9 +21,9 @@ from email.policy import SMTP as POLICY
 from email.utils import format_datetime, getaddresses, localtime
 from enum import StrEnum
 
-from connectors.addresses import is_named_private
 from connectors.alerts.message import Kind, Message, Outgoing
 from connectors.errors import ChannelBrokenError, ChannelUnavailableError, ConfigurationError, MessageRefusedError
+from connectors.http.addresses import is_named_private
 from connectors.masking import Mask
 
 

@@ -29,9 +29,9 @@ from connectors.destinations.warehouse.forget_requests import Request, open_requ
 from connectors.destinations.warehouse.migrations import upgrade
 from connectors.errors import ConfigurationError, LandingCorruptError, StreamBusyError
 from connectors.failpoints import reach
-from connectors.forget import Roles, resume
-from connectors.forget_derived import Lineage
-from connectors.forgotten_list import know_list
+from connectors.forget.derived import Lineage
+from connectors.forget.kept_list import know_list
+from connectors.forget.run import Roles, resume
 from connectors.ingest import Destination, Logger
 from connectors.model import Source, Stream
 from connectors.rebuild import rebuild

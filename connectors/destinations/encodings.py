@@ -8,8 +8,8 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import zstandard
 
-from connectors.compression import unzstandardized
-from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER
+from connectors.formats.compression import unzstandardized
+from connectors.formats.framing import PGCOPY_HEADER, PGCOPY_TRAILER
 from connectors.model import Chunk, Column, FileVersion, LandingFormat
 
 if TYPE_CHECKING:
@@ -73,10 +73,10 @@ class Encoding:
 def _tables(records: LandingFormat, columns: Sequence[Column]) -> Callable[[Chunk], pa.Table]:
     """What makes tables of chunks."""
     if records is LandingFormat.JSONL:
-        from connectors.parquet_documents import DocumentTables
+        from connectors.formats.parquet_documents import DocumentTables
 
         return DocumentTables(columns).table
-    from connectors.parquet_rows import ParquetTables, csv_table
+    from connectors.formats.parquet_rows import ParquetTables, csv_table
 
     tables = ParquetTables(columns)
     return lambda chunk: tables.table(csv_table(chunk, columns))
@@ -113,7 +113,7 @@ class Untouched:
 
 class ParquetEncoder:
     def __init__(self, schema: pa.Schema) -> None:
-        from connectors.parquet_rows import ParquetFile
+        from connectors.formats.parquet_rows import ParquetFile
 
         self._tail = _Tail()
         self._file = ParquetFile(schema, self._tail)
@@ -189,11 +189,11 @@ def file_chunks(
 def rows_of_parquet(file: IO[bytes], records: LandingFormat) -> Iterator[Chunk]:
     """The rows of a Parquet file of the landing's own, as what they came as."""
     if records is LandingFormat.JSONL:
-        from connectors.parquet_documents import documents
+        from connectors.formats.parquet_documents import documents
 
         yield from documents(file)
         return
-    from connectors.parquet_rows import csv_of, text_batches
+    from connectors.formats.parquet_rows import csv_of, text_batches
 
     for batch in text_batches(file):
         yield Chunk(csv_of(batch), batch.num_rows)

@@ -20,11 +20,12 @@ import msgspec
 
 from connectors.aside import new_aside, put_aside
 from connectors.destinations.encodings import ParquetEncoder, Untouched, ZstdEncoder
-from connectors.destinations.landing import LandedObject, Landing, Manifest
+from connectors.destinations.landing import Landing
+from connectors.destinations.manifest import LandedObject, Manifest
 from connectors.destinations.warehouse.csv_texts import CsvTexts
 from connectors.destinations.warehouse.file_records import Array, Lines, Splitter, csv_of_api
 from connectors.errors import DataError, MalformedResponseError
-from connectors.file_formats import CsvStream, FileStream, JsonStream
+from connectors.formats.file_streams import CsvStream, FileStream, JsonStream
 from connectors.model import Chunk, LandingFormat, Stream
 
 if TYPE_CHECKING:
@@ -315,7 +316,7 @@ def _parquet(aside: IO[bytes], keep: Keep) -> Iterator[bytes]:
     """A Parquet file, with its types. Old INT96 times become timestamps of microseconds, which is what raw holds."""
     import pyarrow as pa
 
-    from connectors.parquet_rows import batches, opened
+    from connectors.formats.parquet_rows import batches, opened
 
     file = opened(aside, coerce_int96_timestamp_unit="us")
     encoder = ParquetEncoder(file.schema_arrow)

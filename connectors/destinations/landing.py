@@ -18,7 +18,6 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,101 +25,31 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from uuid import UUID
 
 import msgspec
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
 from connectors.aside import new_aside, put_aside
-from connectors.compression import BadCompressionError
 from connectors.connections import StoreLocation
 from connectors.destinations.encodings import Encoder, Encoding, Untouched, file_chunks, records, rows_of_parquet
+from connectors.destinations.manifest import MANIFEST, LandedColumn, LandedObject, LoadPlace, Manifest, encoded
+from connectors.durable_files import create_durably, write_durably
 from connectors.errors import DestinationUnavailableError, LandingCorruptError
+from connectors.formats.compression import BadCompressionError
 from connectors.model import Chunk, Column, FileVersion, LandingFormat, SourcePosition
 from connectors.object_store import flush, local_folder, open_store
 from connectors.privacy import Treatment
 
-MANIFEST = "manifest.json"
 _PART_BYTES = 64 << 20
 """Bytes before compression after which a new object is begun (files excepted: a file is one object)."""
+
+
 _UPLOAD_BYTES = 8 << 20
 """Bytes held in memory for one upload; S3 takes no smaller parts than 5 MiB."""
+
+
 _READ_BYTES = 4 << 20
-
-
-class LandedObject(msgspec.Struct, frozen=True):
-    """One object of a load."""
-
-    key: str
-    sha256: str
-    """Of the object as stored."""
-    bytes: int
-    """As stored."""
-    rows: int
-    file: str | None = None
-    """For file streams: the path in the source."""
-    file_version: str | None = None
-    file_bytes: int | None = None
-    """As in the source."""
-    refused: str | None = None
-    """Why the file could not be read to its end; the object is what came until then, and none of it is rows."""
-
-
-class LandedColumn(msgspec.Struct, frozen=True):
-    """A column as the load saw it."""
-
-    name: str
-    type: str
-
-
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a load consists of; its presence is what makes the objects data."""
-
-    format_version: int = 1
-    load_id: UUID
-    source: str
-    stream: str
-    attempt: int
-    kind: str = "rows"
-    """What the objects hold: `rows` of the stream, or its `keys` alone."""
-    landing_format: LandingFormat
-    records: LandingFormat | None = None
-    """What the objects' records are read as, if not as they lie there."""
-    window_start: datetime | None
-    window_end: datetime | None
-    cursor_from: str | None
-    """The watermark that the load started from."""
-    cursor_to: str | None
-    """The highest cursor value in it."""
-    rows: int
-    columns: list[LandedColumn]
-    typed_fields: list[LandedColumn] = []
-    """Of documents: the fields that their source typed, by their names in the documents."""
-    objects: list[LandedObject]
-    landed_at: datetime
-    position: SourcePosition | None = None
-    """How far the read got, where the source can tell."""
-    privacy: dict[str, str] = {}
-    """What became of private fields before they landed, as the stream's definition then had it: `hashed`, `dropped` or
-    `masked`. Where any is hashed or dropped, files are not as their source wrote them."""
-    full_refresh: bool | None = None
-    """Whether everything was read, and counts even where raw has a newer version; None where it was not noted yet."""
-    forgotten: list[int] = []
-    """Places in the load, from 1, of rows that were erased by their keys; the others keep the places that they had."""
-    erased_at: datetime | None = None
-    """When rows were last erased."""
-
-    @property
-    def source_columns(self) -> tuple[Column, ...]:
-        """The load's columns as the source typed them; empty where it did not."""
-        is_typed = self.landing_format is LandingFormat.PGCOPY or self.records is LandingFormat.CSV
-        return tuple(Column(column.name, column.type) for column in (self.columns if is_typed else self.typed_fields))
-
-    @property
-    def record_format(self) -> LandingFormat:
-        """What the chunks are that `Landing.read` gives out."""
-        return self.records or self.landing_format
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,25 +59,6 @@ class Stored:
     key: str
     bytes: int
     modified_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class LoadPlace:
-    """Where one load's objects are."""
-
-    source: str
-    stream: str
-    load_id: UUID
-    started_at: datetime
-
-    @property
-    def prefix(self) -> str:
-        day = self.started_at.astimezone(UTC).date().isoformat()
-        return f"{self.source}/{self.stream}/dt={day}/load_id={self.load_id}"
-
-    @property
-    def manifest_key(self) -> str:
-        return f"{self.prefix}/{MANIFEST}"
 
 
 class Landing:
@@ -226,10 +136,10 @@ class Landing:
         Raises:
             DestinationUnavailableError: the store does not answer or is full.
         """
-        body = _encoded(manifest)
+        body = encoded(manifest)
         try:
             if self._folder is not None:
-                _create_durably(self._folder / place.manifest_key, body, self._folder)
+                create_durably(self._folder / place.manifest_key, body, self._folder)
             else:
                 obstore.put(self._store, place.manifest_key, body, mode="create")
         except (AlreadyExistsError, FileExistsError):
@@ -262,7 +172,7 @@ class Landing:
         Raises:
             DestinationUnavailableError: the store does not answer or is full.
         """
-        self.put_whole(key, _encoded(manifest))
+        self.put_whole(key, encoded(manifest))
 
     def put_whole(self, key: str, body: bytes) -> None:
         """Write a small object in one step, over another one if there is.
@@ -274,7 +184,7 @@ class Landing:
             if self._folder is not None:
                 path = self._folder / key
                 path.parent.mkdir(parents=True, exist_ok=True)
-                _write_durably(path, body, replaces=True)
+                write_durably(path, body, replaces=True)
                 flush(path.parent)
             else:
                 obstore.put(self._store, key, body)
@@ -533,40 +443,6 @@ class _OpenObject:
             self.digest.update(data)
             self.stored += len(data)
             self.writer.write(data)
-
-
-def _create_durably(path: Path, body: bytes, root: Path) -> None:
-    """Write a file that is either absent or whole, also after a power cut; FileExistsError if there is one.
-
-    From here on it is found after one, too: the folders down from the root may be new, and are flushed as well.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write_durably(path, body, replaces=False)
-    for folder in path.parents:
-        flush(folder)
-        if folder == root:
-            break
-
-
-def _write_durably(path: Path, body: bytes, *, replaces: bool) -> None:
-    """Write a file that appears whole; FileExistsError if there is one that it does not replace."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".manifest-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        if replaces:
-            os.replace(temporary, path)
-        else:
-            os.link(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _encoded(manifest: Manifest) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
 
 
 def _files_below(folder: Path, prefix: str) -> Iterator[Stored]:

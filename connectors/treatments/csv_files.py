@@ -11,7 +11,7 @@ import csv
 import io
 
 from connectors.destinations.warehouse.csv_texts import CsvTexts
-from connectors.file_formats import CsvStream
+from connectors.formats.file_streams import CsvStream
 from connectors.model import Chunk
 from connectors.treatments.plan import Leaf, Plan, withheld
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from connectors.json_path import LIST, OBJECT
+from connectors.documents.path import LIST, OBJECT
 from connectors.treatments.plan import Branch, Leaf, Plan, withheld
 
 _NULL = msgspec.Raw(b"null")

@@ -17,7 +17,15 @@ from connectors.aside import new_aside, put_aside
 from connectors.connections import Connections
 from connectors.destinations.warehouse.file_records import Array, Lines, Splitter, csv_of_api
 from connectors.errors import MalformedResponseError
-from connectors.file_formats import MEND, CsvStream, FileStream, JsonLinesStream, JsonStream, OnBadFile, ParquetStream
+from connectors.formats.file_streams import (
+    MEND,
+    CsvStream,
+    FileStream,
+    JsonLinesStream,
+    JsonStream,
+    OnBadFile,
+    ParquetStream,
+)
 from connectors.model import Chunk, Column, Extraction, LandingFormat, Stream
 from connectors.treatments.csv_files import CsvTreatment
 from connectors.treatments.documents import DocumentTreatment

@@ -11,9 +11,9 @@ from typing import IO, TYPE_CHECKING
 
 import pyarrow as pa
 
-from connectors.arrow_texts import UnknownTypeError, texts
 from connectors.aside import new_aside, put_aside
-from connectors.parquet_rows import ParquetFile, batches, expands_beyond, opened
+from connectors.formats.arrow_texts import UnknownTypeError, texts
+from connectors.formats.parquet_rows import ParquetFile, batches, expands_beyond, opened
 from connectors.treatments.plan import Leaf, Plan
 
 if TYPE_CHECKING:

@@ -51,7 +51,7 @@ class CopyCsvTreatment:
         """The rows of a chunk."""
         import pyarrow as pa
 
-        from connectors.parquet_rows import csv_of, csv_table
+        from connectors.formats.parquet_rows import csv_of, csv_table
 
         table = csv_table(chunk, self._columns)
         for number, leaf in self._leaves.items():

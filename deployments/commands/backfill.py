@@ -9,8 +9,8 @@ from uuid import UUID
 import typer
 from rich.table import Table
 
-from connectors.backfill import ROWS_AT_ONCE, BackfillState, backfills, progress, set_state
-from connectors.backfill_plan import Mode, plan_backfill
+from connectors.backfill.books import ROWS_AT_ONCE, BackfillState, backfills, progress, set_state
+from connectors.backfill.plan import Mode, plan_backfill
 from connectors.connections import EnvironmentConnections
 from connectors.ingest import WAREHOUSE_LOADER, Destination
 from connectors.model import stream_of

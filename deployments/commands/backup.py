@@ -16,7 +16,7 @@ from connectors.backups.parts import Part
 from connectors.backups.restore import restore
 from connectors.backups.store import BACKUPS, BackupStore
 from connectors.connections import EnvironmentConnections
-from connectors.forget_derived import Lineage
+from connectors.forget.derived import Lineage
 from connectors.ingest import Destination
 from connectors.registry import SOURCES
 from deployments.commands.terminal import GOING_BACK, console, step

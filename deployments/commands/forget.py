@@ -14,9 +14,9 @@ from rich.text import Text
 from connectors.connections import Database, EnvironmentConnections
 from connectors.destinations.warehouse.connection import connect
 from connectors.destinations.warehouse.forget_requests import RequestStatus, open_requests
-from connectors.forget import ForgetReport, Roles, forget, let_come_again, look, resume
-from connectors.forget_derived import Lineage
-from connectors.forget_keys import children_of, subject_of
+from connectors.forget.derived import Lineage
+from connectors.forget.keys import children_of, subject_of
+from connectors.forget.run import ForgetReport, Roles, forget, let_come_again, look, resume
 from connectors.ingest import WAREHOUSE_OWNER, Destination
 from deployments.commands.terminal import DATA, console, step, stream_named
 

@@ -16,7 +16,7 @@ from connectors.destinations.landing import Landing
 from connectors.export import ExportFormat, export
 from connectors.ingest import LANDING, WAREHOUSE_LOADER, Destination
 from connectors.rebuild import rebuild
-from connectors.reconcile import MOST_WINDOWS, reconcile
+from connectors.reconcile.run import MOST_WINDOWS, reconcile
 from connectors.registry import SOURCES
 from connectors.replay import replay
 from connectors.sweep import sweep

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from connectors.addresses import is_loopback
+from connectors.http.addresses import is_loopback
 
 
 def own_addresses() -> list[str]:

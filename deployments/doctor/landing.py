@@ -10,8 +10,8 @@ from uuid import uuid4
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
-from connectors.addresses import is_loopback
 from connectors.connections import StoreLocation
+from connectors.http.addresses import is_loopback
 from connectors.ingest import LANDING
 from connectors.object_store import local_folder, open_store
 from deployments.doctor.examination import Result, State

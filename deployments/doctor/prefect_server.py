@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import httpx
 import prefect
 
-from connectors.addresses import is_loopback
 from connectors.errors import ConfigurationError
+from connectors.http.addresses import is_loopback
 from deployments.doctor.addresses import own_addresses
 from deployments.doctor.examination import Result, State
 from deployments.work_pools.pools import KIND_VARIABLE, Kind

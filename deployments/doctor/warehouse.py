@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 from sqlalchemy.engine import URL
 
-from connectors.addresses import is_loopback
 from connectors.connections import Database
 from connectors.database import address
 from connectors.destinations.warehouse.connection import connect
@@ -18,6 +17,7 @@ from connectors.destinations.warehouse.role_check import deviations, strangers
 from connectors.destinations.warehouse.roles import ROLES
 from connectors.destinations.warehouse.shape import REVISION, revision_of
 from connectors.errors import HeadwaterError
+from connectors.http.addresses import is_loopback
 from deployments.doctor.examination import Check, Result, State
 from deployments.doctor.settings import Anywhere
 

@@ -20,7 +20,7 @@ from connectors.ingest import Destination
 from tests.conftest import Warehouse
 from tests.connectors.examples import Prepare
 from tests.connectors.scene import Scene
-from tests.connectors.sql_databases import MySql
+from tests.connectors.sql.sql_databases import MySql
 from tests.mariadb import MariaDb, found
 
 

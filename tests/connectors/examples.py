@@ -10,9 +10,9 @@ import psycopg
 
 from connectors.connections import Database, EnvironmentConnections, ObjectStore, Secret, Setting
 from connectors.destinations.warehouse.ledger import LoadReport
-from connectors.file_formats import FileStream
 from connectors.files import CsvStream, FilesSource
-from connectors.http import RetryPolicy
+from connectors.formats.file_streams import FileStream
+from connectors.http.client import RetryPolicy
 from connectors.ingest import Destination, ingest
 from connectors.model import Cursor
 from connectors.postgres import PostgresSource, TableStream

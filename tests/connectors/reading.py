@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from connectors.connections import EnvironmentConnections, Setting
-from connectors.http import RetryPolicy
+from connectors.http.client import RetryPolicy
 from connectors.model import ExtractRequest
 from connectors.rest import BodyFormat, RestSource, RestStream
 from tests.conftest import Answer, Api, Request

@@ -20,7 +20,7 @@ from connectors.connections import Connections, Database, EnvironmentConnections
 from connectors.deletions import find_deleted
 from connectors.destinations.warehouse.ledger import LoadReport
 from connectors.errors import DataError, HeadwaterError
-from connectors.file_formats import CsvStream, FileStream, JsonLinesStream, JsonStream, OnBadFile, ParquetStream
+from connectors.formats.file_streams import CsvStream, FileStream, JsonLinesStream, JsonStream, OnBadFile, ParquetStream
 from connectors.ingest import Destination, ingest
 from connectors.model import Deletes, LandingFormat, Source
 from connectors.privacy import Dropped, Hashed, Masked, Treatment
@@ -28,7 +28,7 @@ from connectors.rebuild import rebuild
 from connectors.replay import replay
 from connectors.rest import BodyFormat, Keyset
 from connectors.sql import SqlSource, SqlStream
-from connectors.sql_connection import translated_errors
+from connectors.sql.connection import translated_errors
 from tests.conftest import Answer, Api, Warehouse
 from tests.connectors.examples import Prepare, connections, database, drop, erp, met, order, raw, shop_source
 from tests.telling import heard, landing_telling, tables_telling

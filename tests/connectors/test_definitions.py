@@ -11,7 +11,7 @@ import pytest
 
 from connectors.connections import Secret, Setting
 from connectors.definitions import HOW_IT_IS_READ, Need, StreamChange, changes, described
-from connectors.file_formats import CsvStream, JsonLinesStream, JsonStream, ParquetStream
+from connectors.formats.file_streams import CsvStream, JsonLinesStream, JsonStream, ParquetStream
 from connectors.model import Cursor, Deletes, Source, Stream, Windows, WindowSize
 from connectors.postgres import TableStream
 from connectors.privacy import Hashed

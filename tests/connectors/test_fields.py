@@ -11,7 +11,7 @@ from connectors.model import Stream
 from connectors.postgres import TableStream
 from connectors.privacy import Hashed, Masked
 from connectors.rest import RestStream
-from connectors.rest_streams import JsonBody, Parent
+from connectors.rest.streams import JsonBody, Parent
 
 KEY = Secret("key")
 ORDERS = RestStream(

@@ -21,14 +21,14 @@ from connectors.destinations.warehouse.changes import prepare
 from connectors.destinations.warehouse.marts import Mart
 from connectors.destinations.warehouse.publish import publish
 from connectors.errors import ConfigurationError, HeadwaterError
-from connectors.file_formats import CsvStream
-from connectors.http import FixedCredentials, HttpClient, Request, RetryPolicy, Signature
+from connectors.formats.file_streams import CsvStream
+from connectors.http.client import FixedCredentials, HttpClient, Request, RetryPolicy, Signature
 from connectors.ingest import Destination, ingest
 from connectors.rebuild import rebuild
 from tests.conftest import Warehouse
 from tests.connectors.examples import Prepare, erp, load_table, met
-from tests.connectors.sql_databases import connections as sql_connections
-from tests.connectors.sql_databases import sql_erp
+from tests.connectors.sql.sql_databases import connections as sql_connections
+from tests.connectors.sql.sql_databases import sql_erp
 
 PIECES = [
     "'",

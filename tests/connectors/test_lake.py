@@ -20,7 +20,7 @@ from connectors.replay import replay
 from deployments import cli
 from tests.conftest import Api, Warehouse
 from tests.connectors.examples import Prepare, Shop, erp, load, load_table, order, shop_source
-from tests.connectors.forgetting import forgotten
+from tests.connectors.forget.forgetting import forgotten
 
 
 def lake_of(folder: Path) -> Landing:

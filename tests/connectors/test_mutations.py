@@ -20,12 +20,13 @@ from tests.conftest import Server
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("connectors", "tasks", "flows", "deployments", "tests")
 LANDING = "connectors/destinations/landing.py"
+DURABLE = "connectors/durable_files.py"
 WAREHOUSE = "connectors/destinations/warehouse"
 TABLES = "tests/connectors/test_ingest_tables.py"
 OBJECTS = "tests/connectors/destinations/test_landing.py"
 API = "tests/connectors"
 ALERTS = "connectors/alerts"
-EXCHANGE = "connectors/http_exchange.py"
+EXCHANGE = "connectors/http/exchange.py"
 SLEEPERS = "tests/connectors/test_races.py::test_a_run_that_wakes_up_after_its_successor_commits_nothing_and_says_why"
 
 
@@ -40,7 +41,7 @@ class Rule:
     tests: tuple[str, ...]
 
 
-FORGETTING = "tests/connectors/test_forget.py"
+FORGETTING = "tests/connectors/forget/test_forget.py"
 FORGOTTEN = f"{FORGETTING}::test_a_forgotten_row_is_nowhere_and_does_not_come_back"
 RULES = (
     Rule(
@@ -69,11 +70,11 @@ RULES = (
         "connectors/rebuild.py",
         "        if forgotten is not None:",
         "        if False:",
-        ("tests/connectors/test_forget_kill.py::test_whoever_resumes_a_run_that_was_killed_ends_it[some]",),
+        ("tests/connectors/forget/test_forget_kill.py::test_whoever_resumes_a_run_that_was_killed_ends_it[some]",),
     ),
     Rule(
         "a file that is a link out of its folder is not read",
-        "connectors/file_places.py",
+        "connectors/files/places.py",
         '                    if self._leads_out(meta["path"]):\n',
         "                    if False:\n",
         ("tests/connectors/test_hostile_inputs.py::test_a_file_that_is_a_link_out_of_its_folder_is_not_read",),
@@ -101,10 +102,10 @@ RULES = (
     ),
     Rule(
         "what a rollback would bring back is erased too",
-        "connectors/forget_derived.py",
+        "connectors/forget/derived.py",
         "        for name, generation in undo.items():",
         "        for name, generation in {}.items():",
-        ("tests/connectors/test_forget_models.py",),
+        ("tests/connectors/forget/test_forget_models.py",),
     ),
     Rule(
         "a first load whose values PostgreSQL would change is judged",
@@ -146,28 +147,28 @@ RULES = (
         f"{WAREHOUSE}/ledger.py",
         "select pg_advisory_xact_lock(hashtextextended(%s, 0))",
         "select hashtextextended(%s, 0)",
-        ("tests/connectors/test_backfill.py::test_commits_of_one_stream_take_turns",),
+        ("tests/connectors/backfill/test_backfill.py::test_commits_of_one_stream_take_turns",),
     ),
     Rule(
         "what raw has less of than loads have brought is missing",
         "connectors/windows.py",
         "elif rows is not None and in_raw < rows:",
         "elif rows is not None and in_raw < rows and False:",
-        ("tests/connectors/test_backfill.py",),
+        ("tests/connectors/backfill/test_backfill.py",),
     ),
     Rule(
         "a window whose worker died is taken by another",
-        "connectors/backfill.py",
+        "connectors/backfill/worker.py",
         "            self._take_back_from_the_dead()\n",
         "",
-        ("tests/connectors/test_backfill.py::test_a_batch_of_a_worker_that_died_is_taken_by_another",),
+        ("tests/connectors/backfill/test_backfill.py::test_a_batch_of_a_worker_that_died_is_taken_by_another",),
     ),
     Rule(
         "an empty page where the source has more is no end",
-        "connectors/pages.py",
+        "connectors/rest/pages.py",
         "if count is not None and not page.rows and before < count:",
         "if False:",
-        ("tests/connectors/test_pages.py",),
+        ("tests/connectors/rest/test_pages.py",),
     ),
     Rule(
         "a commit checks the fence",
@@ -199,7 +200,7 @@ RULES = (
     ),
     Rule(
         "rows that share the watermark are read again",
-        "connectors/postgres.py",
+        "connectors/postgres/source.py",
         '"({0} >= {1} or {0} is null)"',
         '"({0} > {1} or {0} is null)"',
         (TABLES,),
@@ -242,7 +243,7 @@ RULES = (
     ),
     Rule(
         "what was forgotten is known beside the landing before anything is erased",
-        "connectors/forget.py",
+        "connectors/forget/run.py",
         "            keep_list(owner, destination.landing, source.name, stream.name)\n            reach",
         "            reach",
         ("tests/connectors/backups/test_restore.py",),
@@ -263,7 +264,7 @@ RULES = (
     ),
     Rule(
         "the first manifest in a folder stays",
-        LANDING,
+        DURABLE,
         "            os.link(temporary, path)\n",
         "            os.replace(temporary, path)\n",
         (OBJECTS,),
@@ -279,24 +280,24 @@ RULES = (
         "            flush(path)\n",
         (OBJECTS,),
     ),
-    Rule("a manifest is flushed", LANDING, "            os.fsync(file.fileno())\n", "", (OBJECTS,)),
+    Rule("a manifest is flushed", DURABLE, "            os.fsync(file.fileno())\n", "", (OBJECTS,)),
     Rule(
         "a manifest is flushed whole",
-        LANDING,
+        DURABLE,
         "            file.flush()\n            os.fsync(file.fileno())\n",
         "            os.fsync(file.fileno())\n",
         (OBJECTS,),
     ),
     Rule(
         "the folders of a manifest are flushed",
-        LANDING,
+        DURABLE,
         "    for folder in path.parents:\n        flush(folder)\n",
         "    for folder in path.parents:\n",
         (OBJECTS,),
     ),
     Rule(
         "new folders above are flushed as well",
-        LANDING,
+        DURABLE,
         "        if folder == root:\n            break\n",
         "        break\n",
         (OBJECTS,),
@@ -306,63 +307,63 @@ RULES = (
         EXCHANGE,
         "            self._pace(url).hold(seconds)  # before",
         "            pass  # before",
-        (f"{API}/test_api_chaos.py",),
+        (f"{API}/rest/test_api_chaos.py",),
     ),
     Rule(
         "a wait for bytes ends at the deadline",
-        "connectors/http_transport.py",
+        "connectors/http/transport.py",
         "min(timeout or math.inf, _deadline.get() - time.monotonic())",
         "timeout or math.inf",
-        (f"{API}/test_http.py",),
+        (f"{API}/http/test_http.py",),
     ),
     Rule(
         "half a gzip stream is no body",
-        "connectors/http_body.py",
+        "connectors/http/body.py",
         "        elif not member.eof and len(content) <= limit:\n",
         "        elif False:\n",
-        (f"{API}/test_http_body.py",),
+        (f"{API}/http/test_http_body.py",),
     ),
     Rule(
         "a body is decompressed within bounds",
-        "connectors/http_body.py",
+        "connectors/http/body.py",
         "member.decompress(body, limit + 1)",
         "member.decompress(body)",
-        (f"{API}/test_http_body.py",),
+        (f"{API}/http/test_http_body.py",),
     ),
     Rule(
         "credentials go to the source's own origin alone",
         EXCHANGE,
         "        if origin_of(url) == self._origin:\n",
         "        if True:\n",
-        (f"{API}/test_addresses.py",),
+        (f"{API}/http/test_addresses.py",),
     ),
     Rule(
         "another origin is not gone to",
         EXCHANGE,
         "        if origin_of(url) not in self._origins:\n",
         "        if False:\n",
-        (f"{API}/test_addresses.py",),
+        (f"{API}/http/test_addresses.py",),
     ),
     Rule(
         "what is connected to is what was checked",
-        "connectors/http_transport.py",
+        "connectors/http/transport.py",
         "self._sockets.connect_tcp(address, port",
         "self._sockets.connect_tcp(host, port",
-        (f"{API}/test_addresses.py",),
+        (f"{API}/http/test_addresses.py",),
     ),
     Rule(
         "a token that another thread has renewed stays",
-        "connectors/auth.py",
+        "connectors/http/auth.py",
         "            if self._token is not None and _bearer(self._token.value) == refused:\n",
         "            if True:\n",
-        (f"{API}/test_auth.py",),
+        (f"{API}/http/test_auth.py",),
     ),
     Rule(
         "errors are cleared of secrets",
-        "connectors/http.py",
+        "connectors/http/client.py",
         "        error.what, error.remedy = mask(error.what), mask(error.remedy)\n",
         "        mask(error.what)\n",
-        (f"{API}/test_auth.py", f"{API}/test_http.py"),
+        (f"{API}/http/test_auth.py", f"{API}/http/test_http.py"),
     ),
     Rule(
         "of an incident and channel one deliverer at a time sends alerts",

@@ -15,15 +15,15 @@ import pytest
 
 from connectors.errors import ConfigurationError, LandingCorruptError
 from connectors.export import ExportFormat, export
+from connectors.formats.parquet_rows import csv_of
 from connectors.ingest import Destination
 from connectors.model import Cursor, LandingFormat, SchemaContract, WriteDisposition
-from connectors.parquet_rows import csv_of
 from connectors.postgres import PostgresSource
 from connectors.rebuild import rebuild
 from connectors.replay import replay
 from tests.conftest import Warehouse
 from tests.connectors.examples import Prepare, counts, erp, load_table, raw, shop_source
-from tests.connectors.sql_databases import Sqlite, load_sql, sql_erp
+from tests.connectors.sql.sql_databases import Sqlite, load_sql, sql_erp
 
 PARQUET = LandingFormat.PARQUET
 
@@ -95,8 +95,8 @@ def test_a_value_without_a_twin_makes_a_text_of_its_column_from_there_on(
     landing_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("connectors.postgres._CHUNK_BYTES", 1000)
-    monkeypatch.setattr("connectors.parquet_rows._GROUP_BYTES", 10_000)
+    monkeypatch.setattr("connectors.postgres.source._CHUNK_BYTES", 1000)
+    monkeypatch.setattr("connectors.formats.parquet_rows._GROUP_BYTES", 10_000)
     connection = source_database(
         "create table t (id int primary key, n numeric(10,2), at timestamp);"
         "insert into t select n, n / 7.0, '2024-01-01'::timestamp + n * interval '1 s' from generate_series(1, 2000) n;"
@@ -182,7 +182,7 @@ def test_databases_behind_sqlalchemy_land_as_parquet_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A value that is not of its column's type, which SQLite allows, makes JSON of the column from there on."""
-    monkeypatch.setattr("connectors.sql._MOST_ROWS", 10)
+    monkeypatch.setattr("connectors.sql.source._MOST_ROWS", 10)
     database = Sqlite(tmp_path / "erp.db")
     database.execute(
         "create table t (id integer primary key, n integer, d real, s text, day date, at datetime, b blob, ok boolean)",

@@ -9,7 +9,7 @@ import pytest
 
 from connectors.connections import Secret
 from connectors.errors import ConfigurationError
-from connectors.file_formats import CsvStream, JsonLinesStream, ParquetStream
+from connectors.formats.file_streams import CsvStream, JsonLinesStream, ParquetStream
 from connectors.model import Cursor
 from connectors.postgres import TableStream
 from connectors.privacy import Dropped, Hashed, Masked, folded

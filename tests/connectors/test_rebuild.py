@@ -99,7 +99,7 @@ def test_a_load_of_many_segments_comes_out_as_it_was(
     """The landing's blocks do not end where rows do."""
     monkeypatch.setattr("connectors.destinations.warehouse.attempt.SEGMENT_BYTES", 50_000)
     monkeypatch.setattr("connectors.destinations.landing._PART_BYTES", 300_000)
-    monkeypatch.setattr("connectors.compression._BLOCK_BYTES", 10_000)
+    monkeypatch.setattr("connectors.formats.compression._BLOCK_BYTES", 10_000)
     connection = source_database(
         "create table t (id int primary key, v text);"
         "insert into t select n, md5(n::text) from generate_series(1, 20000) n"

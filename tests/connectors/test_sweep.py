@@ -16,7 +16,8 @@ import pytest
 from moto.backends import get_backend
 
 from connectors.connections import StoreLocation
-from connectors.destinations.landing import Landing, LoadPlace, Manifest
+from connectors.destinations.landing import Landing
+from connectors.destinations.manifest import LoadPlace, Manifest
 from connectors.destinations.warehouse.ledger import Lease
 from connectors.errors import ConfigurationError
 from connectors.ingest import Destination, ingest

@@ -17,13 +17,13 @@ from sqlalchemy.engine import URL
 from connectors.connections import Secret, Setting
 from connectors.destinations.warehouse.changes import prepare
 from connectors.destinations.warehouse.publish import publish
-from connectors.forget_derived import Derived, Lineage
+from connectors.forget.derived import Derived, Lineage
 from connectors.model import Cursor
 from connectors.rest import ApiKeyHeader, RestSource, RestStream
 from tests.conftest import ROLE_PASSWORD, Answer, Api, Request, Server, Warehouse
 from tests.connectors.backups.drill import Drill
 from tests.connectors.examples import IMPATIENT
-from tests.connectors.forgetting import check_gone, forgotten
+from tests.connectors.forget.forgetting import check_gone, forgotten
 from tests.shop import FILES, Shop
 
 SNAPSHOT = """

@@ -16,19 +16,19 @@ from urllib.parse import urlsplit
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 
-from connectors.backfill import begin
-from connectors.backfill_plan import plan_backfill
+from connectors.backfill.books import begin
+from connectors.backfill.plan import plan_backfill
 from connectors.ingest import LANDING, WAREHOUSE_LOADER, Destination
 from tasks.credentials import register
 from tests.conftest import Answer, Api, Request, Warehouse
+from tests.connectors.backfill.test_backfill import DAYS, PER_DAY, orders, source
 from tests.connectors.examples import Shop, connections
-from tests.connectors.test_backfill import DAYS, PER_DAY, orders, source
 from tests.waiting import until
 
 RUN = """
 import sys
 from connectors.registry import SOURCES
-from tests.connectors.test_backfill import source
+from tests.connectors.backfill.test_backfill import source
 SOURCES["shop"] = source()
 from flows.backfill import backfill_helper
 backfill_helper("shop", "orders", sys.argv[1])

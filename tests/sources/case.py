@@ -20,7 +20,7 @@ from connectors.destinations.landing import Landing
 from connectors.destinations.warehouse.columns import column_name
 from connectors.destinations.warehouse.ledger import LoadReport
 from connectors.errors import HeadwaterError
-from connectors.http import RetryPolicy
+from connectors.http.client import RetryPolicy
 from connectors.ingest import Destination, ingest
 from connectors.model import Chunk, Extraction, ExtractRequest, Source, Stream
 from tests.conftest import Warehouse

@@ -16,7 +16,8 @@ from uuid import UUID
 import psycopg
 from psycopg import sql
 
-from connectors.destinations.landing import Landing, Manifest
+from connectors.destinations.landing import Landing
+from connectors.destinations.manifest import Manifest
 from connectors.destinations.warehouse.columns import PAYLOAD, REJECTED, ROW, Kind, column_name, column_names
 from connectors.destinations.warehouse.connection import LOADING
 from connectors.destinations.warehouse.file_records import parser_of
@@ -27,8 +28,8 @@ from connectors.destinations.warehouse.whole_chunks import NULL, TEXT, WholeChun
 from connectors.destinations.warehouse.windows import WindowColumn
 from connectors.errors import DataError, LandingCorruptError, MalformedResponseError, WindowError
 from connectors.failpoints import reach
-from connectors.file_formats import FileStream, OnBadFile
-from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER
+from connectors.formats.file_streams import FileStream, OnBadFile
+from connectors.formats.framing import PGCOPY_HEADER, PGCOPY_TRAILER
 from connectors.model import Chunk, Column, FileVersion, LandingFormat, Stream, Window
 from connectors.privacy import Masked, untreated
 

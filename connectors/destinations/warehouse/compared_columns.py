@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
+from connectors.comparison.digests import ComparedAs, Key
+from connectors.comparison.row_digests import RowDigests
 from connectors.destinations.warehouse.columns import DELETED_AT, column_name, column_names, widens
-from connectors.digests import ComparedAs, Key
 from connectors.errors import ContractViolationError
 from connectors.model import Column, Stream
 from connectors.privacy import Dropped, Hashed, of_column
-from connectors.row_digests import RowDigests
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from connectors.destinations.warehouse.columns import Kind, column_names
 from connectors.destinations.warehouse.csv_texts import CsvTexts
 from connectors.destinations.warehouse.records import Rejected, Row, escaped, readable
 from connectors.destinations.warehouse.whole_chunks import NULL, WholeChunk
-from connectors.file_formats import CsvStream
+from connectors.formats.file_streams import CsvStream
 from connectors.model import Chunk
 
 

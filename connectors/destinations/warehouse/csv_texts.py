@@ -8,8 +8,8 @@ import io
 from collections.abc import Iterator
 
 from connectors.errors import MalformedResponseError
-from connectors.file_formats import MEND, CsvStream
-from connectors.formats import CsvCutter
+from connectors.formats.file_streams import MEND, CsvStream
+from connectors.formats.framing import CsvCutter
 from connectors.model import Chunk, FileVersion
 
 _LONGEST = 16 << 20

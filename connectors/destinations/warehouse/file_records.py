@@ -13,9 +13,9 @@ from connectors.destinations.warehouse.csv_records import CsvRecords
 from connectors.destinations.warehouse.parquet_records import ParquetRecords
 from connectors.destinations.warehouse.records import JsonLines, RecordParser, Rejected, Row, escaped
 from connectors.destinations.warehouse.whole_chunks import WholeChunk
+from connectors.documents.array import CUT_OFF, JsonArray
 from connectors.errors import ConfigurationError, ContractViolationError, MalformedResponseError
-from connectors.file_formats import MEND, CsvStream, FileStream, JsonLinesStream, JsonStream, ParquetStream
-from connectors.json_array import CUT_OFF, JsonArray
+from connectors.formats.file_streams import MEND, CsvStream, FileStream, JsonLinesStream, JsonStream, ParquetStream
 from connectors.model import Chunk, Column, FileVersion, LandingFormat, Stream, WriteDisposition
 
 _LONGEST = 32 << 20

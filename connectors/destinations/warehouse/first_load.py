@@ -15,7 +15,7 @@ from connectors.destinations.warehouse.records import RecordParser, Rejected, tr
 from connectors.destinations.warehouse.typed_documents import TypedDocuments, UnfitError
 from connectors.destinations.warehouse.whole_chunks import WholeChunk, of_columns
 from connectors.errors import ContractViolationError
-from connectors.file_formats import FileStream
+from connectors.formats.file_streams import FileStream
 from connectors.model import Chunk, Column, LandingFormat, Stream
 
 

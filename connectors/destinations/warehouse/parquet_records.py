@@ -16,7 +16,7 @@ from connectors.destinations.warehouse.columns import Kind, column_names, widens
 from connectors.destinations.warehouse.records import Rejected, Row, escaped, readable
 from connectors.destinations.warehouse.whole_chunks import NULL, WholeChunk
 from connectors.errors import MalformedResponseError
-from connectors.file_formats import MEND, ParquetStream
+from connectors.formats.file_streams import MEND, ParquetStream
 from connectors.model import Chunk, FileVersion
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class ParquetRecords:
     def _read(self, aside: IO[bytes]) -> Iterator[Row]:
         import pyarrow as pa
 
-        from connectors.arrow_texts import UnknownTypeError
-        from connectors.parquet_rows import expands_beyond, opened
+        from connectors.formats.arrow_texts import UnknownTypeError
+        from connectors.formats.parquet_rows import expands_beyond, opened
 
         try:
             file = opened(aside, page_checksum_verification=True)
@@ -83,7 +83,7 @@ class ParquetRecords:
 
     def _take_columns(self, schema: pa.Schema) -> list[str]:
         """The columns of a file, in its order; where another file typed one differently, the type that holds both."""
-        from connectors.arrow_texts import type_of
+        from connectors.formats.arrow_texts import type_of
 
         names = column_names(schema.names)
         for field in schema:
@@ -114,8 +114,8 @@ class ParquetRecords:
 
 def _batches(file: pq.ParquetFile, aside: IO[bytes]) -> Iterator[list[list[str | None]]]:
     """Some rows at a time: the texts of each column."""
-    from connectors.arrow_texts import UnknownTypeError, int96_texts, texts
-    from connectors.parquet_rows import batches, opened
+    from connectors.formats.arrow_texts import UnknownTypeError, int96_texts, texts
+    from connectors.formats.parquet_rows import batches, opened
 
     described = (file.metadata.schema.column(number) for number in range(file.metadata.num_columns))
     old_times = [column.path for column in described if column.physical_type == "INT96"]
@@ -140,7 +140,7 @@ def _common(one: str, other: str) -> str:
 
 
 def _fit(text: str, column: str) -> bytes:
-    from connectors.arrow_texts import Unfit
+    from connectors.formats.arrow_texts import Unfit
 
     if isinstance(text, Unfit):
         raise ValueError(f"column {column}: {text}")

@@ -10,10 +10,10 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 from uuid_utils.compat import uuid7
 
+from connectors.comparison.differences import Findings, Kind
+from connectors.comparison.digests import Key, Span
 from connectors.destinations.warehouse.columns import column_name
 from connectors.destinations.warehouse.raw_table import type_name
-from connectors.differences import Findings, Kind
-from connectors.digests import Key, Span
 from connectors.model import Stream, Window
 
 

@@ -14,13 +14,13 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from connectors.comparison.differences import Kind
+from connectors.comparison.digests import Key
 from connectors.destinations.warehouse.attempt import AttemptTable
 from connectors.destinations.warehouse.columns import DELETED_AT, LOADED_AT, REJECTED, ROW, column_name
 from connectors.destinations.warehouse.judgement import Judgement
 from connectors.destinations.warehouse.raw_table import LoadContext, RawTable, type_name
 from connectors.destinations.warehouse.windows import WindowColumn
-from connectors.differences import Kind
-from connectors.digests import Key
 from connectors.model import Window
 
 

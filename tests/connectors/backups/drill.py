@@ -17,11 +17,11 @@ from connectors.backups.store import Backup, BackupStore
 from connectors.connections import EnvironmentConnections, StoreLocation
 from connectors.destinations.landing import Landing
 from connectors.destinations.warehouse.ledger import LoadReport
-from connectors.forget_derived import Lineage
+from connectors.forget.derived import Lineage
 from connectors.ingest import Destination, ingest
 from connectors.model import Source
 from tests.conftest import Api, Warehouse
-from tests.connectors.forgetting import MODELS
+from tests.connectors.forget.forgetting import MODELS
 
 ROLES = ("loader", "transformer", "publisher", "watcher", "reader")
 
@@ -142,7 +142,7 @@ CATALOG: Mapping[str, str] = {
 
 
 def lineages(names: Iterable[str]) -> Mapping[str, Lineage]:
-    """Nothing but the models of `tests.connectors.forgetting` reads a stream."""
+    """Nothing but the models of `tests.connectors.forget.forgetting` reads a stream."""
     return {name: MODELS if name == MODELS.stream else Lineage(name) for name in names}
 
 

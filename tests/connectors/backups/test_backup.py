@@ -20,7 +20,7 @@ from connectors.failpoints import BACKUP_FAILPOINTS, RESTORE_FAILPOINTS
 from connectors.incidents.checks import take_stock
 from tests.connectors.backups.drill import Drill, lineages, url_of
 from tests.connectors.examples import Shop, order, shop_source
-from tests.connectors.forgetting import MODELS, build_models, forgotten
+from tests.connectors.forget.forgetting import MODELS, build_models, forgotten
 from tests.victims import kill_at
 
 

@@ -12,16 +12,24 @@ import pytest
 from connectors.backups.store import Backup
 from connectors.deletions import find_deleted
 from connectors.errors import BackupCorruptError, ConfigurationError, LandingCorruptError
-from connectors.forget import let_come_again
-from connectors.forget_derived import Lineage
-from connectors.forget_keys import subject_of
+from connectors.forget.derived import Lineage
+from connectors.forget.keys import subject_of
+from connectors.forget.run import let_come_again
 from connectors.ingest import ingest
 from connectors.model import Cursor, Deletes, Window
 from connectors.replay import replay
 from tests.conftest import Api, Warehouse
 from tests.connectors.backups.drill import Drill, lineages
 from tests.connectors.examples import Prepare, Shop, drop, erp, order, shop_source, weather
-from tests.connectors.forgetting import MODELS, build_again, build_models, change_models, check_gone, forgotten, resumed
+from tests.connectors.forget.forgetting import (
+    MODELS,
+    build_again,
+    build_models,
+    change_models,
+    check_gone,
+    forgotten,
+    resumed,
+)
 
 WHEN = ("_loaded_at", "loaded_at", "raw_loaded_at", "committed_at", "started_at", "landed_at", "run_id", "attempt")
 WHEN += ("changed_at", "read_at", "quarantined_at", "id", "requests")

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from connectors.connections import StoreLocation
 from connectors.destinations.encodings import records
-from connectors.destinations.landing import Landing, LoadPlace, Manifest
+from connectors.destinations.landing import Landing
+from connectors.destinations.manifest import LoadPlace, Manifest
 from connectors.errors import ConfigurationError, DestinationUnavailableError, LandingCorruptError
-from connectors.formats import PGCOPY_HEADER, PGCOPY_TRAILER
+from connectors.formats.framing import PGCOPY_HEADER, PGCOPY_TRAILER
 from connectors.model import Chunk, Column, FileVersion, LandingFormat
 from tests.seaweedfs import _seaweedfs, seaweedfs
 

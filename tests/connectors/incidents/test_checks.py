@@ -26,7 +26,7 @@ from connectors.incidents.observe import Observed
 from connectors.incidents.rules import Rules
 from connectors.ingest import Destination, ingest
 from connectors.model import Window, Windows
-from connectors.reconcile import can_be_reconciled
+from connectors.reconcile.run import can_be_reconciled
 from connectors.registry import SOURCES
 from deployments.cli import app
 from deployments.local.layout import PROJECT_ROOT

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from psycopg.types.json import set_json_loads
 
 from connectors.connections import EnvironmentConnections, Setting
-from connectors.destinations.landing import LoadPlace
+from connectors.destinations.manifest import LoadPlace
 from connectors.destinations.warehouse.columns import IDENTIFIER_BYTES, column_name, column_names, widens
 from connectors.destinations.warehouse.ledger import LoadReport
 from connectors.destinations.warehouse.records import JsonLines, Rejected

@@ -1,0 +1,1 @@
+"""What files and landed objects are made of: CSV, JSON lines, Parquet, compression."""

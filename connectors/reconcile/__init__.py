@@ -1,0 +1,1 @@
+"""Compare raw with its source, and heal what differs. See docs/reconcile.md."""
