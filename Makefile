@@ -95,7 +95,7 @@ chromium: $(INSTALLED)  ## Unpack a browser for the tests, where apt-get can get
 
 test: $(INSTALLED) lint mariadb chromium  ## Check and test everything
 # More at a time than there are cores: half of their time they wait. What takes longest begins (tests/scheduling.py).
-	@$(BIN)/python -m pytest -m 'not chaos and not bi and not containers and not spark' -n 4 --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -m 'not chaos and not bi and not containers and not spark' -n 3 --no-loadscope-reorder $(ARGS)
 
 containers-test: $(INSTALLED)  ## Build the image and run all of compose.yaml, as root, where apt-get can get podman
 	@$(BIN)/python -m pytest -m containers $(ARGS)

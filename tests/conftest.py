@@ -3,7 +3,7 @@
 HEADWATER_TEST_POSTGRES points the suite at another server, as postgresql://superuser:password@host:port/postgres.
 It must be one to throw away: Headwater's roles are given a test's password there.
 
-The suite may run in several processes (`-n 4`): each has fixtures of its own, and names on a shared
+The suite may run in several processes (`-n 3`): each has fixtures of its own, and names on a shared
 server differ.
 
 Some hundred tests start a process that imports their module, and this one with it, only to be killed: what takes long

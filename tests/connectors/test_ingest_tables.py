@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -421,12 +422,15 @@ def test_a_large_table_is_read_in_parts_as_of_one_instant(
 ) -> None:
     connection = source_database(LARGE)
     source = replace(erp(name="t", primary_key=("id",)), readers=2)
-    extraction = source.extract(source.streams[0], ExtractRequest(), database(connection, warehouse))
-    first = next(extraction.chunks)
     readers = "select count(*) from pg_stat_activity where query like 'copy %t_where%' and datname = current_database()"
-    assert connection.execute(readers.replace("t_where", '"t" where').encode()).fetchone() == (2,)
-    connection.execute("delete from t where id % 2 = 0; update t set v = 'later'")
-    rows = first.rows + sum(chunk.rows for chunk in extraction.chunks)
+    readers = readers.replace("t_where", '"t" where')
+    chunks = source.extract(source.streams[0], ExtractRequest(), database(connection, warehouse)).chunks
+    assert isinstance(chunks, Generator)
+    with closing(chunks):  # whatever happens: a COPY that nobody reads on keeps PostgreSQL from dropping any database
+        first = next(chunks)
+        until(lambda: connection.execute(readers.encode()).fetchone() == (2,), "both read, and wait to be read on")
+        connection.execute("delete from t where id % 2 = 0; update t set v = 'later'")
+        rows = first.rows + sum(chunk.rows for chunk in chunks)
     assert rows == 40_000
     load_table(source, connection, warehouse, destination)
     there = connection.execute("select id, v from t order by id").fetchall()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -36,7 +37,7 @@ from tests.conftest import Warehouse
 from tests.shop import GOOD, Shop
 
 MANY_SECONDS = 20.0
-"""Far more than the deadline of history and a small build take, and less than a lock is waited for."""
+"""More than history and the status page may wait between them, and less than a lock is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,12 +262,40 @@ def injected(warehouse: Warehouse, fault: str) -> Iterator[str]:
         warehouse.execute(mend_it)
 
 
+@contextmanager
+def waits_little(warehouse: Warehouse) -> Iterator[None]:
+    """However long a build takes on a busy machine: its statements do not wait in the warehouse for long."""
+    waits = (
+        "select count(*) from pg_stat_activity where datname = current_database() and state = 'active'"
+        " and usename = 'headwater_watcher' and wait_event_type in ('Lock', 'Timeout')"
+    )
+    over, waited = threading.Event(), 0.0
+
+    def look() -> None:
+        nonlocal waited
+        with warehouse.server.connect(warehouse.database) as connection:
+            before = time.monotonic()
+            while not over.wait(0.1):
+                now = time.monotonic()
+                if connection.execute(waits.encode()).fetchone() != (0,):
+                    waited += now - before
+                before = now
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    assert 0 < waited < MANY_SECONDS
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_history_that_cannot_be_written_is_one_warning_and_the_build_ends_well(builder: Builder, fault: str) -> None:
-    with injected(builder.warehouse, fault) as said:
-        begun = time.monotonic()
+    watched = waits_little(builder.warehouse) if fault == "a trigger sleeps" else nullcontext()
+    with injected(builder.warehouse, fault) as said, watched:
         assert builder.run(select="stg_staff") is None
-        assert time.monotonic() - begun < MANY_SECONDS
     [warning] = builder.warnings()
     assert said in warning
     assert "The build itself is as it is." in warning
@@ -276,9 +305,8 @@ def test_history_whose_table_is_locked_is_not_waited_for_and_the_rest_of_it_is_w
     builder.warehouse.execute("delete from ops.lineage_edges; delete from ops.lineage_nodes")
     with builder.warehouse.server.connect(builder.warehouse.database) as connection, connection.transaction():
         connection.execute("lock table ops.dbt_results")
-        begun = time.monotonic()
-        assert builder.run().generation is not None
-        assert time.monotonic() - begun < MANY_SECONDS + 10  # this one is published, and has its docs written
+        with waits_little(builder.warehouse):
+            assert builder.run().generation is not None
     [warning] = builder.warnings()
     assert "lock" in warning
     assert builder.warehouse.query("select count(*) > 15 from ops.lineage_nodes") == [(True,)]
