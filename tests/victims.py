@@ -52,11 +52,6 @@ class Victim:
         self.kill()
 
     @property
-    def exit_code(self) -> int | None:
-        """None while it runs; the negative number of the signal that ended it."""
-        return self._process.exitcode
-
-    @property
     def is_stopped(self) -> bool:
         return psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
 
@@ -64,7 +59,7 @@ class Victim:
         """Wait for its end.
 
         Returns:
-            The exit code.
+            The exit code, or the negative number of the signal that ended it.
         """
         self._process.join(seconds)
         code = self._process.exitcode
@@ -95,9 +90,9 @@ def sleeper(name: str, work: Callable[[], object]) -> Victim:
     return victim
 
 
-def kill_at(name: str, work: Callable[[], object], **environment: str) -> None:
+def kill_at(name: str, work: Callable[[], object]) -> None:
     """Work in a process that is killed at a named instant, which it has to reach."""
-    victim = Victim(work, HEADWATER_FAILPOINT=name, **environment)
+    victim = Victim(work, HEADWATER_FAILPOINT=name)
     assert victim.wait(120) == -signal.SIGKILL, (name, victim.said)
 
 
