@@ -342,8 +342,10 @@ def test_no_link_and_no_redirect_takes_a_request_to_another_origin(link: str, is
 # Settings.
 
 
-SECRETS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=8, max_size=20).filter(
-    lambda text: len(set(text)) > 5
+SECRETS = (
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=8, max_size=20)
+    .filter(lambda text: len(set(text)) > 5)
+    .map(lambda text: f"¤{text}")  # Hypothesis knows the words of our code: none of those that errors say
 )
 
 
