@@ -120,9 +120,42 @@ def _empty(connection: psycopg.Connection, context: LoadContext, log: Logger) ->
     table = RawTable(connection, context)
     if not table.columns:
         return
-    for name, (kind, declared) in (retyped := table.retyped()).items():
+    retyped = table.retyped()
+    if not retyped:
+        connection.execute(sql.SQL("delete from {}").format(table.name))
+        return
+    for name, (kind, declared) in retyped.items():
         log.info("`%s` becomes %s; it was %s.", name, declared, kind)
-    connection.execute(sql.SQL("drop table {} cascade" if retyped else "delete from {}").format(table.name))
+    if views := _views_on(connection, context):
+        log.warning(
+            "The views on raw_%s.%s fall with the old table; run transform, which makes dbt's anew: %s.",
+            context.source,
+            context.stream.name,
+            ", ".join(views),
+        )
+    connection.execute(sql.SQL("drop table {} cascade").format(table.name))
+
+
+def _views_on(connection: psycopg.Connection, context: LoadContext) -> list[str]:
+    """The views that read raw, and those that read them, whoever made them."""
+    rows = connection.execute(
+        """
+        with recursive views (oid) as (
+            select to_regclass(format('%%I.%%I', 'raw_' || %s::text, %s::text))::oid
+            union
+            select r.ev_class
+            from views v
+            join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = v.oid
+                and d.classid = 'pg_rewrite'::regclass
+            join pg_rewrite r on r.oid = d.objid
+        )
+        select format('%%I.%%I', n.nspname, c.relname)
+        from views join pg_class c using (oid) join pg_namespace n on n.oid = c.relnamespace
+        where c.relkind in ('v', 'm') order by 1
+        """,
+        [context.source, context.stream.name],
+    )
+    return [name for (name,) in rows]
 
 
 def _past_loads(connection: psycopg.Connection, source: str, stream: str) -> list[_PastLoad]:

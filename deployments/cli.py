@@ -27,6 +27,7 @@ from connectors.connections import EnvironmentConnections
 from connectors.destinations.warehouse.migrations import upgrade
 from connectors.errors import HeadwaterError
 from connectors.ingest import WAREHOUSE_OWNER
+from connectors.masking import without_credentials
 from connectors.registry import SOURCES
 from connectors.unsaid import UNSAID
 from deployments.commands import (
@@ -90,7 +91,7 @@ def _give_up(said: str) -> NoReturn:
 
 
 def _of_prefect(error: httpx.HTTPError) -> str:
-    url = os.environ.get("PREFECT_API_URL") or "of Prefect's profile"
+    url = without_credentials(os.environ.get("PREFECT_API_URL", "")) or "of Prefect's profile"
     if isinstance(error, httpx.HTTPStatusError):
         status = error.response.status_code
         remedy = "Set PREFECT_API_AUTH_STRING to what the server was started with" if status == 401 else "See its log"

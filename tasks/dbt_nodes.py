@@ -10,6 +10,7 @@ as well, and reads all of Prefect's settings anew for each: 30 s of CPU for the 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -98,6 +99,9 @@ def interrupted_when_told_to_stop() -> Iterator[None]:
     Raises:
         TerminationSignal: when dbt has returned, however, if a signal came.
     """
+    if threading.current_thread() is not threading.main_thread():  # no signal is heard there
+        yield
+        return
     told: list[int] = []
 
     class Interrupt(TerminationSignal, KeyboardInterrupt):

@@ -168,9 +168,9 @@ def wait_until_ready(service: Service, record: ProcessRecord) -> None:
                 remedy="Mend what the log names, then run the same command again.",
                 log_tail=tail(record.log, from_byte=record.log_from),
             )
-        if (service.health_url is None or (answers(service.health_url) and _listens(record, service.health_url))) and (
-            service.ready is None or service.ready(record)
-        ):
+        url = service.health_url
+        is_healthy = url is None or (answers(url) and _listens(record, url))
+        if is_healthy and (service.ready is None or service.ready(record)):
             return
         if time.monotonic() > deadline:
             raise LocalStackError(

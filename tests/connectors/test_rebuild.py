@@ -157,7 +157,10 @@ def test_a_type_that_was_declared_since_holds_after_a_rebuild_and_until_then_loa
     ingest(source, source.streams[0], where, destination)
     assert not caplog.messages
     with warehouse.connect("transformer") as connection:
-        connection.execute("create schema staging; create view staging.weather as select * from raw_met.weather")
+        connection.execute(
+            "create schema staging; create view staging.weather as select * from raw_met.weather;"
+            "create view staging.warm as select * from staging.weather"
+        )
     source, where = weather(folder, columns={"hour": "timestamptz", "temp": "numeric"})
     drop(folder, {"weather-2013-01-02.csv": "station,hour,temp\nEWR,2013-01-02T00:00Z,3\n"})
     ingest(source, source.streams[0], where, destination)
@@ -165,6 +168,9 @@ def test_a_type_that_was_declared_since_holds_after_a_rebuild_and_until_then_loa
     assert warehouse.query(kind) == [("text",)]
     caplog.clear()
     assert rebuild(source, source.streams[0], destination).rows == 2
+    [said] = caplog.messages
+    assert "run transform, which makes dbt's anew: staging.warm, staging.weather." in said
+    caplog.clear()
     assert warehouse.query(kind) == [("numeric",)]
     assert warehouse.query("select has_table_privilege('headwater_transformer', 'raw_met.weather', 'select')") == [
         (True,)

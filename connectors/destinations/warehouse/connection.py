@@ -92,6 +92,8 @@ def column_types(connection: psycopg.Connection, schema: str, relation: str) -> 
 
 def printed_types(connection: psycopg.Connection, kinds: Sequence[str]) -> list[str | None]:
     """Types as PostgreSQL prints those of columns, with their sizes; None for what is none."""
+    if not kinds:
+        return []
     found = connection.execute(
         "select to_regtype(kind)::oid, t.typtype is distinct from 'd' and t.oid is not null"
         " from unnest(%s::text[]) with ordinality k (kind, place)"
