@@ -302,8 +302,12 @@ def _migrate(stack: LocalStack) -> None:
 
 def _deploy(stack: LocalStack) -> None:
     os.environ.update(stack.environment())
+    from prefect.context import refresh_global_settings_context
+
     from deployments.deploy import deploy_all, ensure_work_pool, register_blocks
 
+    # The server may have got another port since Prefect was imported: who has that one is not to be written to.
+    refresh_global_settings_context()
     register_blocks()
     ensure_work_pool()
     deploy_all()
