@@ -40,16 +40,19 @@ def _all(command: typer.core.TyperGroup | typer.core.TyperCommand) -> Iterator[t
         yield command
 
 
+_VALUES = {Database: "postgresql://u:p@127.0.0.1:1/w", Secret: "sesame", Setting: "http://127.0.0.1:1"}
+GIVEN = {each.environment_variable: _VALUES.get(type(each), "file:///nowhere") for each in requirements()}
+"""What `headwater register` asks for."""
+
+
 @pytest.mark.parametrize("status", [None, 401, 503])
 def test_a_prefect_server_that_is_away_or_refuses_is_one_message(api: Api, status: int | None) -> None:
     api.answer = lambda _: Answer({"detail": "no"}, status=status or 200)
     url = api.url if status else f"http://127.0.0.1:{choose_port(1).number}"
     variables = {"PREFECT_API_URL": f"{url}/api", "PREFECT_CLIENT_MAX_RETRIES": "0", "COLUMNS": "1000"}
-    values = {Database: "postgresql://u:p@127.0.0.1:1/w", Secret: "sesame", Setting: "http://127.0.0.1:1"}
-    given = {each.environment_variable: values.get(type(each), "file:///nowhere") for each in requirements()}
     done = subprocess.run(
         [sys.executable, "-m", "deployments.cli", "register"],
-        env={**os.environ, **given, **variables},
+        env={**os.environ, **GIVEN, **variables},
         capture_output=True,
         text=True,
         timeout=120,
@@ -68,3 +71,29 @@ def test_it_says_which_version_it_is() -> None:
     command = [sys.executable, "-m", "deployments.cli", "--version"]
     said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     assert re.fullmatch(r"headwater \d+\.\d+\.\d+\S*\n", said)
+
+
+DEPLOY = """
+import os, sys
+from types import SimpleNamespace
+import deployments.cli as cli
+_, before, after = sys.argv
+os.environ["PREFECT_API_URL"] = before
+import deployments.deploy  # and Prefect with it, as while the server starts
+cli._deploy(SimpleNamespace(environment=lambda: {"PREFECT_API_URL": after}))
+"""
+
+
+def test_what_is_registered_goes_to_the_port_that_the_server_got_in_the_end(api: Api) -> None:
+    """Another stack has the first one by then, and a server that answers there."""
+    api.answer = lambda _: Answer({"detail": "no"}, status=503)
+    first = f"http://127.0.0.1:{choose_port(1).number}/api"
+    done = subprocess.run(
+        [sys.executable, "-c", DEPLOY, first, f"{api.url}/api"],
+        env={**os.environ, **GIVEN, "PREFECT_CLIENT_MAX_RETRIES": "0"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert api.requests, done.stderr
+    assert "503" in done.stderr
